@@ -1,0 +1,1 @@
+"""A command-line laboratory for sequence models."""

@@ -1,0 +1,210 @@
+"""The glue between a command and Hydra: compose, check, call; Hydra's errors in one short line."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqexp import registry
+from seqexp.config.paths import conf_dir, register_schemas, user_conf_dir
+from seqexp.config.root import (
+    EvalConfig,
+    GenerateConfig,
+    OtherTextConfig,
+    SweepConfig,
+    TrainConfig,
+    to_typed,
+)
+from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.errors import UserError, suggest
+
+
+class SeqexpSearchPath(SearchPathPlugin):
+    """`$SEQEXP_CONF` before the project's files, those of installed plugins after them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        folder = user_conf_dir()
+        if folder:
+            search_path.prepend("SEQEXP_CONF", f"file://{folder}")
+        for plugin_dir in registry.CONF_DIRS:
+            search_path.append("seqexp.plugins", f"file://{plugin_dir}")
+
+
+def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], str]) -> None:
+    """Compose the configuration of `command` from ``sys.argv`` and call `work` with its checked dataclass.
+
+    `run_name` answers ``${run_name:...}`` in the YAML: the name of an existing run.
+
+    Raises:
+        UserError: anything wrong with the words typed or the files named.
+    """
+    register_schemas()
+    Plugins.instance().register(SeqexpSearchPath)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    folder = user_conf_dir()
+    if folder:
+        print(f"options in {folder} (SEQEXP_CONF) come before seqexp's own", file=sys.stderr)
+
+    # Let Hydra raise instead of printing: the door prints, unless the user asked for the whole story.
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Failures are kept here rather than raised into Hydra, which would print them in its own way and,
+    # in a sweep, show only the first.
+    failures: list[tuple[str, Exception]] = []
+
+    def job(cfg: DictConfig) -> Any:
+        try:
+            return work(to_typed(cfg))
+        except Exception as error:
+            if isinstance(error, HydraException | OmegaConfBaseException) and not full_error:
+                error = translate(error)
+            overrides = " ".join(HydraConfig.get().overrides.task)
+            failures.append((overrides, error))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                if not isinstance(error, UserError):
+                    traceback.print_exception(error)
+                print(f"seqexp {command}: job failed ({overrides}): {error}", file=sys.stderr)
+            return None
+
+    # Hydra takes the job's name, which --help prints, from the function.
+    job.__module__ = command
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)
+    try:
+        with _without_base_names():
+            app()
+    except (HydraException, OmegaConfBaseException) as error:
+        if full_error:
+            raise
+        raise translate(error) from error
+    if len(failures) == 1 and not {"-m", "--multirun"} & set(sys.argv):
+        raise failures[0][1]
+    if failures:
+        print(f"seqexp {command}: {len(failures)} jobs failed:", file=sys.stderr)
+        for overrides, error in failures:
+            print(f"  {overrides}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _without_base_names() -> Any:
+    """Leave the schemas (base_*) out of what --help and tab completion list."""
+    if not {"--help", "-h", "-sc", "--shell-completion"} & set(sys.argv):
+        yield
+        return
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        sys.stdout.write(re.sub(r"(\S+=)?\bbase_\w+(, |\s)", "", printed.getvalue()))
+
+
+def translate(error: BaseException) -> UserError:
+    """Hydra's or OmegaConf's error as one message: what was given, what is allowed, what to do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    text = f"{error}"
+    inner = f"{error.__cause__}" if error.__cause__ else ""
+
+    if isinstance(error, OverrideParseException):
+        return UserError(f"cannot read {error.override!r}; write group=option or key=value.")
+    found = re.search(r"Could not (?:find|load) '([^']+)'", text) or re.search(
+        r"In '[^']*': Could not find '([^']+)'", text
+    )
+    if found:
+        return _unknown_option(found[1], text)
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        return _unknown_key(found[1], inner or text)
+    found = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text + inner)
+    if found:
+        key = re.search(r"full_key: (\S+)", text + inner)
+        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return UserError(
+            f"{key[1] if key else 'the value'}={found[1]} is not {kind.get(found[2], found[2])}."
+        )
+    found = re.search(r"override ([\w.]+)=.*Value '(.*)' is not a valid (\w+)", text + inner, re.DOTALL)
+    if found:
+        kind = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
+        return UserError(f"{found[1]}={found[2]} is not {kind}.")
+    found = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text + inner)
+    if found:
+        key = re.search(r"full_key: (\S+)", text + inner)
+        return _unknown_key(key[1] if key else found[1], inner or text)
+    lines = [line.strip() for line in (text + "\n" + inner).splitlines() if line.strip()]
+    said = " ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
+    return UserError(said[:400])
+
+
+def _yaml_names(folder: str) -> list[str]:
+    """The options of a group such as ``model``, over all places where options are found."""
+    places = [user_conf_dir(), conf_dir(), *map(Path, registry.CONF_DIRS)]
+    for i, word in enumerate(sys.argv):
+        if word in ("--config-dir", "-cd") and i + 1 < len(sys.argv):
+            places.append(Path(sys.argv[i + 1]))
+        elif word.startswith("--config-dir="):
+            places.append(Path(word.partition("=")[2]))
+    names = {
+        str(file.relative_to(place / folder).with_suffix(""))
+        for place in places
+        if place
+        for file in (place / folder).glob("**/*.yaml")
+    }
+    return sorted(names)
+
+
+def _unknown_option(path: str, text: str) -> UserError:
+    group, _, option = path.partition("/")
+    names = _yaml_names(group)
+    if not names:
+        return UserError(text.splitlines()[0])
+    return UserError(
+        f"{group}={option} is not known; there are {', '.join(names)}." + suggest(option, names)
+    )
+
+
+def _unknown_key(key: str, text: str) -> UserError:
+    """List the keys of the dataclass that refused this one; OmegaConf's message names the class."""
+    parent, _, leaf = key.rpartition(".")
+    owner = re.search(r"object_type=(\w+)", text)
+    known = _field_names(owner[1]) if owner else []
+    if owner and not parent:
+        known += ["experiment", "debug"]
+    if not known:
+        return UserError(f"{key} is not a setting; --help lists all settings.")
+    hint = suggest(leaf, known)
+    if hint and parent:
+        hint = hint.replace("'", f"'{parent}.", 1)
+    return UserError(
+        f"{key} is not a setting; {parent or 'the top level'} has {', '.join(known)}.{hint}"
+    )
+
+
+def _field_names(class_name: str) -> list[str]:
+    schemas = [TrainConfig, EvalConfig, GenerateConfig, OtherTextConfig, SweepConfig]
+    schemas += [DeviceConfig, TrainerConfig, GenerationConfig]
+    for group, entries in registry.ENTRIES.items():
+        schemas += [registry.load_schema(group, name) for name in entries]
+    for schema in schemas:
+        if schema.__name__ == class_name:
+            return [field.name for field in fields(schema)]
+    return []

@@ -1,0 +1,57 @@
+"""The three checks that configuration dataclasses are made of."""
+
+from collections.abc import Iterable
+
+from seqexp.errors import UserError, suggest
+
+
+def check_range(
+    key: str,
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a number outside [low, high], or not strictly above or below a bound. None passes.
+
+    Raises:
+        UserError: naming the key, the value and the range.
+    """
+    if value is None:
+        return
+    broken = (
+        (low is not None and not value >= low)
+        or (above is not None and not value > above)
+        or (high is not None and not value <= high)
+        or (below is not None and not value < below)
+    )
+    if broken:  # "not >=" rather than "<", so that NaN is refused too
+        bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
+        allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
+        raise UserError(f"{key}={value} is out of range; it must be {allowed}.")
+
+
+def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuse a word that is not in `allowed`.
+
+    Raises:
+        UserError: listing what is allowed.
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        raise UserError(
+            f"{key}={value} is not known; it must be one of {', '.join(allowed)}."
+            + suggest(value, allowed)
+        )
+
+
+def check_rule(holds: bool, message: str) -> None:
+    """Refuse a combination of values.
+
+    Raises:
+        UserError: with the message.
+    """
+    if not holds:
+        raise UserError(message)

@@ -1,0 +1,104 @@
+"""Options of optimizers and learning-rate schedules."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from seqexp.config.checks import check_range, check_rule
+
+
+def _check_betas(key: str, betas: list[float]) -> None:
+    check_rule(len(betas) == 2, f"{key}={betas} must be two numbers, such as [0.9,0.95].")
+    for beta in betas:
+        check_range(key, beta, 0, below=1)
+
+
+@dataclass
+class OptimizerConfig:
+    """What all optimizers have; `weight_decay` is for matrices and embeddings, never for vectors."""
+
+    name: str = MISSING
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("optimizer.lr", self.lr, above=0)
+        check_range("optimizer.weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """Kingma & Ba 2015; decoupled decay (adamw) from Loshchilov & Hutter 2019."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_betas("optimizer.betas", self.betas)
+        check_range("optimizer.eps", self.eps, above=0)
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    """Gradient descent with momentum."""
+
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("optimizer.momentum", self.momentum, 0, below=1)
+        check_rule(
+            not self.nesterov or self.momentum > 0,
+            "optimizer.nesterov=true needs optimizer.momentum above 0.",
+        )
+
+
+@dataclass
+class RMSpropConfig(OptimizerConfig):
+    """Gradients divided by a running root mean square; `decay` is the weight of the past."""
+
+    decay: float = 0.9
+    eps: float = 1e-5
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("optimizer.decay", self.decay, 0, below=1)
+        check_range("optimizer.eps", self.eps, above=0)
+        check_range("optimizer.momentum", self.momentum, 0, below=1)
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    """Muon (Jordan et al. 2024) at `lr` for the matrices of the body; AdamW at `adamw_lr` for the rest."""
+
+    momentum: float = 0.95
+    ns_steps: int = 5
+    adamw_lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("optimizer.momentum", self.momentum, 0, below=1)
+        check_range("optimizer.ns_steps", self.ns_steps, 1, 100)
+        check_range("optimizer.adamw_lr", self.adamw_lr, above=0)
+        _check_betas("optimizer.betas", self.betas)
+        check_range("optimizer.eps", self.eps, above=0)
+
+
+@dataclass
+class SchedulerConfig:
+    """How the learning rate goes from warm-up to `min_lr`; `decay_fraction` is the last part of wsd."""
+
+    name: str = MISSING
+    warmup_steps: int = 0
+    min_lr: float = 0.0
+    decay_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_range("scheduler.warmup_steps", self.warmup_steps, 0)
+        check_range("scheduler.min_lr", self.min_lr, 0)
+        check_range("scheduler.decay_fraction", self.decay_fraction, 0, 1)

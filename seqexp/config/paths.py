@@ -1,0 +1,53 @@
+"""Where the YAML files lie, and the schemas that they extend."""
+
+import os
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from seqexp import registry
+from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
+from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.errors import UserError
+
+
+def conf_dir() -> Path:
+    """The project's ``conf/``: inside the package when installed, beside it in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/ with train.yaml in or beside {package}")
+
+
+def user_conf_dir() -> Path | None:
+    """The folder `$SEQEXP_CONF`, whose options come before the project's own.
+
+    Raises:
+        UserError: it is set but is no folder.
+    """
+    value = os.environ.get("SEQEXP_CONF")
+    if not value:
+        return None
+    folder = Path(value).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"SEQEXP_CONF={value} is not a folder; correct it or unset it.")
+    return folder
+
+
+def register_schemas() -> None:
+    """Put every dataclass where a YAML file can say ``defaults: [base_<name>]``."""
+    store = ConfigStore.instance()
+    store.store(name="base_train", node=TrainConfig)
+    store.store(name="base_eval", node=EvalConfig)
+    store.store(name="base_generate", node=GenerateConfig)
+    store.store(group="device", name="base_device", node=DeviceConfig)
+    store.store(group="trainer", name="base_trainer", node=TrainerConfig)
+    store.store(group="generation", name="base_generation", node=GenerationConfig)
+    registry.load_plugins()
+    for group, entries in registry.ENTRIES.items():
+        for name in entries:
+            node = OmegaConf.structured(registry.load_schema(group, name))
+            node.name = name
+            store.store(group=group, name=f"base_{name}", node=node)

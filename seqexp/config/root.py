@@ -1,0 +1,192 @@
+"""The whole configuration of each command, and the way from YAML to checked dataclasses."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqexp import registry
+from seqexp.config.checks import check_rule
+from seqexp.config.data import check_encoding
+from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.errors import UserError
+
+# Written into every saved configuration and checkpoint; raised when their layout changes.
+SCHEMA_VERSION = 1
+
+SEED_LIMIT = 2**63
+
+
+def _check_common(seed: int, name: str) -> None:
+    check_rule(0 <= seed < SEED_LIMIT, f"seed={seed} must be from 0 to 2^63-1.")
+    check_rule(
+        re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None and not name.startswith("."),
+        f"name={name!r} cannot name a folder; use letters, digits, '.', '_' and '-', "
+        "at most 100, not starting with '.'.",
+    )
+
+
+@dataclass
+class SweepConfig:
+    """The folder of a sweep: ``outputs/sweeps/<name>``."""
+
+    name: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """Everything that decides a training run. The type of `Any` groups follows their `name`."""
+
+    model: Any = MISSING
+    task: Any = MISSING
+    tokenizer: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    data: Any = MISSING
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    seed: int = 1
+    name: str = MISSING
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_common(self.seed, self.name)
+        if not hasattr(self.data, "seq_len") or not hasattr(self.model, "max_len"):
+            return
+        check_rule(
+            self.model.max_len >= self.data.seq_len,
+            f"model.max_len={self.model.max_len} is shorter than data.seq_len={self.data.seq_len}; "
+            "the model must hold a whole window: raise model.max_len or lower data.seq_len.",
+        )
+
+    def fingerprint(self) -> str:
+        """Ten hex digits of everything that decides the result: not device, name, sweep or resume."""
+        values = to_plain(self)
+        for key in ("device", "name", "sweep", "resume", "generation"):
+            del values[key]
+        for key in ("log_every", "checkpoint_every", "sample_tokens"):
+            del values["trainer"][key]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass
+class OtherTextConfig:
+    """Another text for `eval` to judge a run on."""
+
+    path: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+
+
+@dataclass
+class EvalConfig:
+    """Judge a run. `split` null means the validation part, or all of another text."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    split: str | None = None
+    data: OtherTextConfig = field(default_factory=OtherTextConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    seed: int = 1
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        _check_common(self.seed, self.name)
+
+
+@dataclass
+class GenerateConfig:
+    """Write with a run: go on from `prompt`, or from the text of the file `input` (``-`` is stdin)."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    prompt: str | None = None
+    input: str | None = None
+    output: str | None = None
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    seed: int = 1
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        _check_common(self.seed, self.name)
+        check_rule(
+            self.prompt is None or self.input is None,
+            "prompt= and input= were both given; give one of them.",
+        )
+
+
+def to_typed(cfg: DictConfig) -> Any:
+    """The checked dataclass of a composed configuration.
+
+    Raises:
+        UserError: a value is missing, out of range, or does not go with another.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]} was not given; write {missing[0]}=<value>.")
+    typed = OmegaConf.to_object(cfg)
+    _refuse_extra_keys(cfg, typed)
+    return typed
+
+
+def _refuse_extra_keys(cfg: DictConfig, typed: Any, parent: str = "") -> None:
+    """A word such as ``+model.foo=1`` gets past OmegaConf, but nothing would ever read it."""
+    known = [spec.name for spec in fields(typed)]
+    for key in cfg:
+        if key not in known:
+            raise UserError(f"{parent}{key} is not a setting; there are {', '.join(known)}.")
+        if is_dataclass(getattr(typed, str(key))):
+            _refuse_extra_keys(cfg[key], getattr(typed, str(key)), f"{parent}{key}.")
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """The configuration as dicts, lists, strings and numbers."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def from_plain(values: Any, where: str) -> TrainConfig:
+    """A training configuration from a saved file, which may come from a stranger.
+
+    Only the project's own typed keys are taken; interpolations are text here, never resolved.
+
+    Raises:
+        UserError: a key is unknown, a type is wrong, or the file is from a newer version.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is not a configuration of a run.")
+    values = dict(values)
+    version = values.pop("schema_version", None)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise UserError(
+            f"{where} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}. "
+            "A newer seqexp is needed to read it."
+        )
+    if "${" in json.dumps(values):
+        raise UserError(f"{where} holds an interpolation (${{...}}); a saved run never does.")
+    try:
+        base = OmegaConf.structured(TrainConfig)
+        for spec in fields(TrainConfig):
+            group = values.get(spec.name)
+            if spec.name in registry.ENTRIES and isinstance(group, dict):
+                schema = registry.load_schema(spec.name, str(group.get("name")))
+                base[spec.name] = OmegaConf.structured(schema)
+        merged = OmegaConf.merge(base, OmegaConf.create(values))
+        assert isinstance(merged, DictConfig)
+        typed = to_typed(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}") from error
+    assert isinstance(typed, TrainConfig)
+    return typed

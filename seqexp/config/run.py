@@ -1,0 +1,85 @@
+"""Options of the machine, the training loop and generation."""
+
+from dataclasses import dataclass
+
+from seqexp.config.checks import check_choice, check_range, check_rule
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SWITCH = ("auto", "true", "false")
+
+
+@dataclass
+class DeviceConfig:
+    """Where and how precisely to compute. `threads` null means one per core that may be used."""
+
+    name: str = "auto"
+    precision: str = "auto"
+    compile: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        self.compile = self.compile.lower()  # compile=true on the command line arrives as "True"
+        check_choice("device.name", self.name, DEVICES)
+        check_choice("device.precision", self.precision, PRECISIONS)
+        check_choice("device.compile", self.compile, SWITCH)
+        check_range("device.threads", self.threads, 1, 1024)
+
+
+@dataclass
+class TrainerConfig:
+    """How long to train, and what to do on the way.
+
+    The length is `max_minutes` if given, else `max_epochs` if given, else `max_steps`.
+    `checkpoint_every` null means at every validation; 0 for `max_grad_norm` switches clipping off.
+    `accumulate` works through each batch in that many pieces, with the same gradient as in one.
+    """
+
+    max_steps: int | None = 2000
+    max_epochs: float | None = None
+    max_minutes: float | None = None
+    max_grad_norm: float = 1.0
+    accumulate: int = 1
+    eval_every: int = 250
+    log_every: int = 10
+    checkpoint_every: int | None = None
+    patience: int | None = None
+    monitor: str = "val/loss"
+    deterministic: bool = False
+    sample_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        check_range("trainer.max_steps", self.max_steps, 0)
+        check_range("trainer.max_epochs", self.max_epochs, above=0)
+        check_range("trainer.max_minutes", self.max_minutes, above=0)
+        check_range("trainer.max_grad_norm", self.max_grad_norm, 0)
+        check_range("trainer.accumulate", self.accumulate, 1)
+        check_range("trainer.eval_every", self.eval_every, 1)
+        check_range("trainer.log_every", self.log_every, 1)
+        check_range("trainer.checkpoint_every", self.checkpoint_every, 1)
+        check_range("trainer.patience", self.patience, 1)
+        check_range("trainer.sample_tokens", self.sample_tokens, 0)
+        check_rule(
+            not (self.max_steps is None and self.max_epochs is None and self.max_minutes is None),
+            "nothing says how long to train; set trainer.max_steps, max_epochs or max_minutes.",
+        )
+
+
+@dataclass
+class GenerationConfig:
+    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token."""
+
+    max_new_tokens: int = 500
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    num_samples: int = 1
+    stop: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range("generation.max_new_tokens", self.max_new_tokens, 0)
+        check_range("generation.temperature", self.temperature, 0)
+        check_range("generation.top_k", self.top_k, 0)
+        check_range("generation.top_p", self.top_p, above=0, high=1)
+        check_range("generation.num_samples", self.num_samples, 1)
+        check_rule(self.stop != "", "generation.stop is empty; leave it out to never stop early.")

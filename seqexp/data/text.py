@@ -1,0 +1,243 @@
+"""Running text as windows of tokens: what language models are trained and judged on."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqexp import registry
+from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.data.batch import Batch
+from seqexp.data.cache import cache_dir, write_atomically
+from seqexp.data.download import download
+from seqexp.data.encoded import Part, encode_corpus, training_pieces
+from seqexp.data.shuffle import ROUNDS, permute
+from seqexp.data.sources import (
+    Corpus,
+    Document,
+    find_files,
+    find_in_usual_places,
+    read_document,
+)
+from seqexp.data.stand_in import TITLE, stand_in_book
+from seqexp.errors import UserError
+from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
+
+log = logging.getLogger(__name__)
+
+# Tokens in one batch of validation: enough to keep the machine busy, little enough for any memory.
+EVAL_TOKENS = 8192
+
+
+def find_corpus(config: TextDataConfig) -> Corpus:
+    """The documents of a data set: given path, usual places, download, stand-in, in this order.
+
+    Raises:
+        UserError: none of these has any, or a file is no text.
+    """
+    if config.path:
+        return read_corpus(find_files(config.path), f"data.path={config.path}", config.encoding)
+    found = find_in_usual_places(config.name)
+    if found:
+        return read_corpus(found[0], found[1], config.encoding)
+    if config.url and config.sha256:
+        file = download(config.url, config.sha256, f"{config.name}.txt")
+        return read_corpus([file], config.url, config.encoding)
+    ways = (
+        "to use your own files, give data.path=<file, folder or glob>, or put them at "
+        f"$SEQEXP_DATA/{config.name}/*.txt or ./data/{config.name}/*.txt"
+    )
+    if not config.stand_in:
+        raise UserError(f"data={config.name}: no files were found; {ways}.")
+    corpus = read_corpus([stand_in_book()], f"stand-in: {TITLE}", None)
+    reason = f"data={config.name} found no files, so {TITLE!r} (public domain) stands in; {ways}."
+    return Corpus(corpus.documents, corpus.origin, stand_in=reason)
+
+
+def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
+    """Read the files as one corpus, noting those that are not UTF-8.
+
+    Raises:
+        UserError: a file is no text.
+    """
+    documents = tuple(read_document(file, encoding) for file in files)
+    guessed = [document.path.name for document in documents if document.encoding == "latin-1"]
+    if guessed and encoding is None:
+        log.info("not UTF-8, so read as latin-1: %s (data.encoding= says otherwise)", ", ".join(guessed))
+    return Corpus(documents, origin)
+
+
+class TextData:
+    """Windows of `config.seq_len` tokens of a corpus. Validation is whole and in order."""
+
+    def __init__(
+        self, config: TextDataConfig, corpus: Corpus, tokenizer: Tokenizer, split: str, seed: int
+    ) -> None:
+        self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
+        self.parts: dict[str, Part] = encode_corpus(corpus, split, tokenizer)
+        for name, part in self.parts.items():
+            if part.unknown:
+                log.warning(
+                    "%s: %d of %d characters were never seen in training (%s); they cost their bits "
+                    "as unknown", name, part.unknown, part.characters, part.unknown_characters,
+                )  # fmt: skip
+
+    @classmethod
+    def build(cls, config: TextDataConfig, tokenizer_config: TokenizerConfig, seed: int) -> "TextData":
+        """Find the corpus, fit the tokenizer on its training part, encode.
+
+        Raises:
+            UserError: no corpus, or too short for one window.
+        """
+        corpus = find_corpus(config)
+        tokenizer = _fit_tokenizer(corpus, config.split, tokenizer_config)
+        data = cls(config, corpus, tokenizer, config.split, seed)
+        for name, part in data.parts.items():
+            need = config.seq_len + 1 if name == "train" else 2
+            if part.tokens < need:
+                raise UserError(
+                    f"the corpus is too short: its {name} part has {part.characters} characters "
+                    f"({part.tokens} tokens), and a window needs {need}. Give more text, or lower "
+                    f"data.seq_len={config.seq_len}."
+                )
+        return data
+
+    @classmethod
+    def for_evaluation(
+        cls, config: TextDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any]
+    ) -> "TextData":
+        """The corpus that a run was trained on, found again by its files or as the run found it.
+
+        Raises:
+            UserError: it is not there, or is not the same.
+        """
+        recorded = manifest.get("corpus") or {}
+        files = [Path(str(file.get("path"))) for file in recorded.get("files", [])]
+        encoding = config.encoding
+        corpus = None
+        if files and all(file.is_file() for file in files):
+            corpus = read_corpus(files, str(recorded.get("origin")), encoding)
+        if corpus is None or corpus.sha256 != recorded.get("sha256"):
+            corpus = find_corpus(config)
+        if corpus.sha256 != recorded.get("sha256"):
+            raise UserError(
+                f"the corpus of this run is not here: it had sha256 {str(recorded.get('sha256'))[:12]}…, "
+                f"and {corpus.origin} has {corpus.sha256[:12]}…. Put its files back, or judge the run "
+                "on another text with data.path=."
+            )
+        return cls(config, corpus, tokenizer, config.split, seed=0)
+
+    @classmethod
+    def of_text(
+        cls, config: TextDataConfig, tokenizer: Tokenizer, path: str, encoding: str | None
+    ) -> "TextData":
+        """All of another text, as one part named ``all``.
+
+        Raises:
+            UserError: no such file, or no text.
+        """
+        corpus = read_corpus(find_files(path), f"data.path={path}", encoding)
+        return cls(config, corpus, tokenizer, "all", seed=0)
+
+    def model_sizes(self) -> dict[str, int]:
+        """What the data decides about a model."""
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+    @cached_property
+    def windows_per_epoch(self) -> int:
+        return max(1, (self.parts["train"].tokens - self.config.seq_len) // self.config.seq_len)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.windows_per_epoch / self.config.batch_size
+
+    def train_batch(self, step: int) -> Batch:
+        """The batch of step 0, 1, 2, …: a pure function of seed and step.
+
+        In each epoch the text is cut into windows from another start, and they come in another order.
+        """
+        length, size = self.config.seq_len, self.config.batch_size
+        count = np.arange(step * size, (step + 1) * size, dtype=np.int64)
+        epochs, places = np.divmod(count, self.windows_per_epoch)
+        starts = np.empty(size, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            order, phase = self._epoch(int(epoch))
+            starts[here] = permute(places[here], self.windows_per_epoch, order) * length + phase
+        windows = self.parts["train"].windows(starts, length + 1)
+        return Batch.from_windows(windows, np.full(size, length))
+
+    def _epoch(self, epoch: int) -> tuple[Any, int]:
+        """The keys of the epoch's order, and where its first window starts."""
+        *keys, draw = np.random.SeedSequence([self.seed, epoch]).generate_state(ROUNDS + 1, np.uint64)
+        length = self.config.seq_len
+        room = self.parts["train"].tokens - self.windows_per_epoch * length
+        return np.array(keys, dtype=np.uint64), int(draw % np.uint64(min(length, room)))
+
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        """The whole part once, in windows that follow each other; the last one is padded."""
+        part, length = self.parts[split], self.config.seq_len
+        starts = np.arange(0, part.tokens - 1, length, dtype=np.int64)
+        rows = max(1, EVAL_TOKENS // length)
+        for first in range(0, len(starts), rows):
+            some = starts[first : first + rows]
+            windows = part.windows(some, length + 1)
+            yield Batch.from_windows(windows, np.minimum(length, part.tokens - 1 - some))
+
+    def eval_tokens(self, split: str) -> int:
+        """How many targets `eval_batches` holds in all."""
+        return self.parts[split].tokens - 1
+
+    def characters(self, split: str) -> int:
+        """How many characters of text these targets stand for."""
+        return self.parts[split].characters
+
+    def describe(self) -> dict[str, Any]:
+        """The corpus for the manifest: what, from where, its hash, its parts."""
+        return {
+            "name": self.config.name,
+            "origin": self.corpus.origin,
+            "stand_in": self.corpus.stand_in,
+            "sha256": self.corpus.sha256,
+            "characters": self.corpus.characters,
+            "split": self.config.split,
+            "parts": {
+                name: {"tokens": part.tokens - 1, "characters": part.characters, "unknown": part.unknown}
+                for name, part in self.parts.items()
+            },
+            "files": [_describe_file(document) for document in self.corpus.documents],
+            "tokenizer": {
+                "name": self.tokenizer.name,
+                "vocab_size": self.tokenizer.vocab_size,
+                "hash": self.tokenizer.hash(),
+            },
+        }
+
+
+def _describe_file(document: Document) -> dict[str, Any]:
+    return {
+        "path": str(document.path.absolute()),
+        "sha256": document.sha256,
+        "encoding": document.encoding,
+        "characters": document.characters,
+    }
+
+
+def _fit_tokenizer(corpus: Corpus, split: str, config: TokenizerConfig) -> Tokenizer:
+    """Fit on the training part, or take the one fitted before on the same text with the same options."""
+    key = json.dumps([corpus.sha256, split, asdict(config)], sort_keys=True)
+    file = cache_dir("tokenizers") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    try:
+        return tokenizer_from_plain(json.loads(file.read_text()))
+    except (OSError, ValueError, UserError):
+        pass
+    kind = registry.load("tokenizer", config.name)
+    tokenizer: Tokenizer = kind.fit(config, training_pieces(corpus, split))
+    write_atomically(file, json.dumps(tokenizer.to_plain()).encode())
+    return tokenizer

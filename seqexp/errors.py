@@ -1,0 +1,14 @@
+"""The one exception for mistakes that a user can make and mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was given, what is allowed, what to do: printed in short, exit code 2."""
+
+
+def suggest(given: str, allowed: Iterable[str]) -> str:
+    """``" Did you mean 'gpt'?"`` for the nearest allowed word, or an empty string."""
+    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""Forward passes only: nothing here knows of files, trainers or configurations."""

@@ -1,0 +1,119 @@
+"""Names in the configuration, and the code they stand for.
+
+Each entry is two strings, so that listing the names imports nothing: the class or function that does the
+work, and the dataclass that checks its options. Other packages add entries through the entry point
+group ``seqexp.plugins``, whose value is a function that takes no arguments and calls `register`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from seqexp.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class Entry:
+    target: str  # "package.module:attribute" of the class or function
+    schema: str  # "package.module:attribute" of its configuration dataclass
+
+
+ENTRIES: dict[str, dict[str, Entry]] = {
+    "model": {
+        "gpt": Entry("seqexp.models.gpt:GPT", "seqexp.config.model:GPTConfig"),
+    },
+    "data": {
+        "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
+        "potter": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
+        "shakespeare": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
+    },
+    "task": {
+        "language_modeling": Entry(
+            "seqexp.tasks.language_modeling:LanguageModeling",
+            "seqexp.config.task:LanguageModelingConfig",
+        ),
+    },
+    "tokenizer": {
+        "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.data:TokenizerConfig"),
+        "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.data:TokenizerConfig"),
+    },
+    "optimizer": {
+        name: Entry(f"seqexp.training.optimizers:{name}", f"seqexp.config.optimizer:{schema}")
+        for name, schema in {
+            "adamw": "AdamConfig",
+            "adam": "AdamConfig",
+            "sgd": "SGDConfig",
+            "rmsprop": "RMSpropConfig",
+            "muon": "MuonConfig",
+        }.items()
+    },
+    "scheduler": {
+        name: Entry(f"seqexp.training.schedules:{name}", "seqexp.config.optimizer:SchedulerConfig")
+        for name in ("constant", "linear", "cosine", "inverse_sqrt", "wsd")
+    },
+}
+
+# Folders with further configuration files, added by plugins.
+CONF_DIRS: list[str] = []
+
+
+def register(group: str, name: str, target: str, schema: str, conf_dir: str | None = None) -> None:
+    """Add an entry; `conf_dir` is a folder laid out like this project's ``conf/``.
+
+    Raises:
+        ValueError: the group does not exist or the name is taken.
+    """
+    if group not in ENTRIES:
+        raise ValueError(f"there is no group {group!r}; there are {', '.join(ENTRIES)}")
+    entry = Entry(target, schema)
+    if ENTRIES[group].get(name, entry) != entry:
+        raise ValueError(f"{group} {name!r} is taken by {ENTRIES[group][name].target}")
+    ENTRIES[group][name] = entry
+    if conf_dir and conf_dir not in CONF_DIRS:
+        CONF_DIRS.append(conf_dir)
+
+
+@cache
+def load_plugins() -> tuple[str, ...]:
+    """Call every installed plugin once and return their names."""
+    found = sorted(entry_points(group="seqexp.plugins"), key=lambda point: point.name)
+    for point in found:
+        point.load()()
+    return tuple(point.name for point in found)
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _entry(group: str, name: str) -> Entry:
+    load_plugins()
+    known = ENTRIES[group]
+    if name not in known:
+        raise UserError(
+            f"{group}.name={name!r} is not known; there are {', '.join(sorted(known))}."
+            + suggest(name, known)
+        )
+    return known[name]
+
+
+def load(group: str, name: str) -> Any:
+    """The class or function that `name` stands for in `group`.
+
+    Raises:
+        UserError: no such name.
+    """
+    return _load(_entry(group, name).target)
+
+
+def load_schema(group: str, name: str) -> type:
+    """The configuration dataclass of `name` in `group`.
+
+    Raises:
+        UserError: no such name.
+    """
+    schema: type = _load(_entry(group, name).schema)
+    return schema

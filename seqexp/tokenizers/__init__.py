@@ -1,0 +1,1 @@
+"""Text to token numbers and back, behind one interface."""

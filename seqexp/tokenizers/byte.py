@@ -1,0 +1,36 @@
+"""One token per byte of UTF-8."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from seqexp.tokenizers.base import Ids, Tokenizer
+
+
+class ByteTokenizer(Tokenizer):
+    """Tokens 0 to 255 are bytes, 256 is the boundary; nothing is unknown."""
+
+    name = "byte"
+    vocab_size = 257
+    boundary_id = 256
+    unknown_id = None
+
+    @classmethod
+    def fit(cls, config: Any, texts: Iterable[str]) -> Self:
+        del config, texts
+        return cls()
+
+    def encode(self, text: str) -> Ids:
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode("utf-8", errors="replace")
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        del state
+        return cls()
