@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib import import_module, metadata
 
-from seqexp.errors import UserError
+from seqexp.errors import RunFailedError, UserError, suggest
 
 COMMANDS = {
     "train": "train a model and write a run folder",
@@ -99,11 +99,8 @@ def _dispatch(arguments: list[str]) -> int:
     place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), 0)
     command = arguments[place]
     if command not in COMMANDS:
-        from seqexp.errors import suggest
-
         raise UserError(
-            f"there is no command {command!r}; there are {', '.join(COMMANDS)}."
-            + suggest(command, COMMANDS)
+            f"there is no command {command!r}; there are {', '.join(COMMANDS)}." + suggest(command, COMMANDS)
         )
     rest = [quote_free_text(word) for i, word in enumerate(arguments) if i != place]
     for word in rest:
@@ -125,6 +122,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"{f'seqexp {command}'.strip()}: error: {error}", file=sys.stderr)
         return 2
+    except RunFailedError as error:
+        print(f"{f'seqexp {command}'.strip()}: failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{f'seqexp {command}'.strip()}: interrupted", file=sys.stderr)
         return 130

@@ -8,6 +8,10 @@ class UserError(Exception):
     """What was given, what is allowed, what to do: printed in short, exit code 2."""
 
 
+class RunFailedError(Exception):
+    """A run that cannot go on through no mistake in the command: printed in short, exit code 1."""
+
+
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """``" Did you mean 'gpt'?"`` for the nearest allowed word, or an empty string."""
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)

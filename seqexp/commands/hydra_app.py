@@ -32,7 +32,7 @@ from seqexp.config.root import (
     to_typed,
 )
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
-from seqexp.errors import UserError, suggest
+from seqexp.errors import RunFailedError, UserError, suggest
 
 
 class SeqexpSearchPath(SearchPathPlugin):
@@ -71,13 +71,13 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
     def job(cfg: DictConfig) -> Any:
         try:
             return work(to_typed(cfg))
-        except Exception as error:
-            if isinstance(error, HydraException | OmegaConfBaseException) and not full_error:
-                error = translate(error)
+        except Exception as raised:
+            from_hydra = isinstance(raised, HydraException | OmegaConfBaseException)
+            error = translate(raised) if from_hydra and not full_error else raised
             overrides = " ".join(HydraConfig.get().overrides.task)
             failures.append((overrides, error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                if not isinstance(error, UserError):
+                if not isinstance(error, UserError | RunFailedError):
                     traceback.print_exception(error)
                 print(f"seqexp {command}: job failed ({overrides}): {error}", file=sys.stderr)
             return None
@@ -92,12 +92,15 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
         if full_error:
             raise
         raise translate(error) from error
+    finally:
+        if not full_error:
+            del os.environ["HYDRA_FULL_ERROR"]
     if len(failures) == 1 and not {"-m", "--multirun"} & set(sys.argv):
         raise failures[0][1]
     if failures:
         print(f"seqexp {command}: {len(failures)} jobs failed:", file=sys.stderr)
-        for overrides, error in failures:
-            print(f"  {overrides}: {error}", file=sys.stderr)
+        for overrides, failure in failures:
+            print(f"  {overrides}: {failure}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -118,7 +121,7 @@ def _without_base_names() -> Any:
 def translate(error: BaseException) -> UserError:
     """Hydra's or OmegaConf's error as one message: what was given, what is allowed, what to do."""
     cause: BaseException | None = error
-    while cause is not None:
+    while cause:
         if isinstance(cause, UserError):
             return cause
         cause = cause.__cause__ or cause.__context__
@@ -144,8 +147,8 @@ def translate(error: BaseException) -> UserError:
         )
     found = re.search(r"override ([\w.]+)=.*Value '(.*)' is not a valid (\w+)", text + inner, re.DOTALL)
     if found:
-        kind = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
-        return UserError(f"{found[1]}={found[2]} is not {kind}.")
+        wanted = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
+        return UserError(f"{found[1]}={found[2]} is not {wanted}.")
     found = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text + inner)
     if found:
         key = re.search(r"full_key: (\S+)", text + inner)
@@ -177,9 +180,7 @@ def _unknown_option(path: str, text: str) -> UserError:
     names = _yaml_names(group)
     if not names:
         return UserError(text.splitlines()[0])
-    return UserError(
-        f"{group}={option} is not known; there are {', '.join(names)}." + suggest(option, names)
-    )
+    return UserError(f"{group}={option} is not known; there are {', '.join(names)}." + suggest(option, names))
 
 
 def _unknown_key(key: str, text: str) -> UserError:
@@ -194,9 +195,7 @@ def _unknown_key(key: str, text: str) -> UserError:
     hint = suggest(leaf, known)
     if hint and parent:
         hint = hint.replace("'", f"'{parent}.", 1)
-    return UserError(
-        f"{key} is not a setting; {parent or 'the top level'} has {', '.join(known)}.{hint}"
-    )
+    return UserError(f"{key} is not a setting; {parent or 'the top level'} has {', '.join(known)}.{hint}")
 
 
 def _field_names(class_name: str) -> list[str]:

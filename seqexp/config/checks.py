@@ -42,8 +42,7 @@ def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
     allowed = list(allowed)
     if value not in allowed:
         raise UserError(
-            f"{key}={value} is not known; it must be one of {', '.join(allowed)}."
-            + suggest(value, allowed)
+            f"{key}={value} is not known; it must be one of {', '.join(allowed)}." + suggest(value, allowed)
         )
 
 

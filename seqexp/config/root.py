@@ -57,6 +57,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
+        check_rule(
+            self.scheduler.min_lr <= self.optimizer.lr,
+            f"scheduler.min_lr={self.scheduler.min_lr} is above optimizer.lr={self.optimizer.lr}; the rate "
+            "falls from one to the other: lower scheduler.min_lr.",
+        )
         if not hasattr(self.data, "seq_len") or not hasattr(self.model, "max_len"):
             return
         check_rule(
@@ -145,9 +150,9 @@ def _refuse_extra_keys(cfg: DictConfig, typed: Any, parent: str = "") -> None:
     known = [spec.name for spec in fields(typed)]
     for key in cfg:
         if key not in known:
-            raise UserError(f"{parent}{key} is not a setting; there are {', '.join(known)}.")
+            raise UserError(f"{parent}{key!s} is not a setting; there are {', '.join(known)}.")
         if is_dataclass(getattr(typed, str(key))):
-            _refuse_extra_keys(cfg[key], getattr(typed, str(key)), f"{parent}{key}.")
+            _refuse_extra_keys(cfg[key], getattr(typed, str(key)), f"{parent}{key!s}.")
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -34,9 +34,7 @@ class Batch:
             return self
         pin = device.type == "cuda"
         move = [(t.pin_memory() if pin else t) for t in (self.inputs, self.targets)]
-        return Batch(
-            move[0].to(device, non_blocking=True), move[1].to(device, non_blocking=True), self.count
-        )
+        return Batch(move[0].to(device, non_blocking=True), move[1].to(device, non_blocking=True), self.count)
 
     def split(self, pieces: int) -> Iterator["Batch"]:
         """At most `pieces` batches of consecutive rows, which together are this one."""

@@ -1,7 +1,6 @@
 """The user's cache folder: what is in it may be deleted at any time."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -25,18 +24,3 @@ def cache_dir(kind: str) -> Path:
             "that can be written."
         ) from error
     return folder
-
-
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write beside, flush to disk, rename: a reader sees the whole file or none."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -135,8 +135,7 @@ def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> No
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress)
         files: dict[str, BinaryIO] = {
-            name: stack.enter_context(open(folder / part.file, "wb"))
-            for name, part in parts.items()
+            name: stack.enter_context(open(folder / part.file, "wb")) for name, part in parts.items()
         }
         for name, number, place, text in split_pieces(corpus, split):
             part, ids = parts[name], tokenizer.encode(text).astype(dtype)

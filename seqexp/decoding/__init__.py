@@ -1,0 +1,1 @@
+"""Text out of models: sampling, and whatever else works over `start`, `step` and `select`."""

@@ -275,9 +275,7 @@ class GPT(nn.Module):
     def _empty_cache(self, rows: int) -> list[LayerCache]:
         weight = self.embedding.weight
         heads = [block.attention.n_head for block in self.blocks if isinstance(block, Block)]
-        return [
-            LayerCache(*weight.new_empty(2, rows, h, self.max_len, weight.shape[1] // h)) for h in heads
-        ]
+        return [LayerCache(*weight.new_empty(2, rows, h, self.max_len, weight.shape[1] // h)) for h in heads]
 
     def select(self, state: GPTState, rows: Tensor) -> GPTState:
         """The state of a batch made of these rows, in this order; rows may repeat."""

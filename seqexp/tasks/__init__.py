@@ -1,0 +1,1 @@
+"""Losses, metrics and decoding, one file a task."""

@@ -79,7 +79,5 @@ def tokenizer_from_plain(plain: Any) -> Tokenizer:
     """
     if not isinstance(plain, dict) or not isinstance(plain.get("state"), dict):
         raise UserError("the checkpoint holds no tokenizer.")
-    tokenizer: Tokenizer = registry.load("tokenizer", str(plain.get("name"))).from_state(
-        plain["state"]
-    )
+    tokenizer: Tokenizer = registry.load("tokenizer", str(plain.get("name"))).from_state(plain["state"])
     return tokenizer

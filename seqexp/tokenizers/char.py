@@ -45,9 +45,7 @@ class CharTokenizer(Tokenizer):
         return self._table[points]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(
-            self.characters[i - FIRST] if i >= FIRST else "\ufffd" for i in ids if i != BOUNDARY
-        )
+        return "".join(self.characters[i - FIRST] if i >= FIRST else "\ufffd" for i in ids if i != BOUNDARY)
 
     def unknown_characters(self, text: str) -> str:
         known = set(self.characters)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: folder, manifest, status, metrics, TensorBoard, plots."""

@@ -1,0 +1,70 @@
+"""From a configuration, or from the folder of a run, to the objects that the commands work with."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from seqexp import registry
+from seqexp.config.root import TrainConfig
+from seqexp.errors import UserError
+from seqexp.tasks.base import Task
+from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
+from seqexp.tracking.run_folder import RunFolder
+from seqexp.training.checkpoint import Checkpoints
+from seqexp.training.device import Device
+
+
+def build_model(config: Any, sizes: dict[str, int]) -> nn.Module:
+    """The model that `config.name` names; `sizes` are what the data decides."""
+    options = {key: value for key, value in asdict(config).items() if key != "name"}
+    model: nn.Module = registry.load("model", config.name)(**sizes, **options)
+    return model
+
+
+def build_task(config: Any) -> Task:
+    task: Task = registry.load("task", config.name)(config)
+    return task
+
+
+@dataclass
+class TrainedRun:
+    """A run as eval and generate need it."""
+
+    folder: RunFolder
+    config: TrainConfig
+    model: nn.Module
+    tokenizer: Tokenizer
+    step: int
+
+
+def load_trained_run(folder: RunFolder, checkpoint: str, device: Device) -> TrainedRun:
+    """The model of a run at a checkpoint, in evaluation mode on the device.
+
+    Raises:
+        UserError: the checkpoint is not there, or does not fit the run's configuration.
+    """
+    config = folder.read_config()
+    state = Checkpoints(folder).load(checkpoint)
+    tokenizer = tokenizer_from_plain(state.get("tokenizer"))
+    model = build_model(config.model, {"vocab_size": tokenizer.vocab_size})
+    try:
+        model.load_state_dict(state["model"])
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint {checkpoint} of {folder.path} does not fit its config.yaml "
+            f"({str(error).splitlines()[0]})."
+        ) from error
+    model.to(device.torch).eval()
+    return TrainedRun(folder, config, model, tokenizer, int(state["step"]))
+
+
+def parameter_report(model: nn.Module) -> dict[str, int]:
+    """The number of trainable parameters in all, and by part where the model tells."""
+    total = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parts: dict[str, int] = {}
+    count: Callable[[], dict[str, int]] | None = getattr(model, "parameter_counts", None)
+    if count:
+        parts = {part: n for part, n in count().items() if n}
+    return {"total": total, **parts}

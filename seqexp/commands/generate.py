@@ -1,0 +1,174 @@
+"""`seqexp generate`: write text with a run."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqexp.commands.eval import run_name
+from seqexp.commands.hydra_app import run_app
+from seqexp.config.root import GenerateConfig, to_plain
+from seqexp.errors import UserError
+
+
+def main() -> None:
+    run_app("generate", generate, run_name)
+
+
+def generate(config: GenerateConfig) -> list[str]:
+    """Print the samples (streamed where there is one and a terminal) and keep them in a run folder."""
+    from seqexp.commands.build import load_trained_run
+    from seqexp.decoding.text import prompt_ids
+    from seqexp.tracking.manifest import environment
+    from seqexp.tracking.run_folder import RunFolder, find_run
+    from seqexp.training.device import setup_device
+
+    prompt = _read_prompt(config)
+    if config.output:
+        _check_writable(Path(config.output).expanduser())
+    device = setup_device(config.device)
+    trained = load_trained_run(find_run(config.run), config.checkpoint, device)
+    prompt_ids(trained.tokenizer, prompt)  # a character it cannot read is an error before a folder is made
+    folder = RunFolder.create("generate", config.name)
+    folder.write_config(to_plain(config))
+    folder.write_status("running")
+    stand_in = (trained.folder.manifest().get("corpus") or {}).get("stand_in")
+    folder.write_manifest(
+        {
+            "command": "generate",
+            **environment(),
+            "run": str(trained.folder.path),
+            "seed": config.seed,
+            "device": device.name,
+            "precision": "fp32",
+        }
+    )
+    samples: list[str] = []
+    status = "interrupted"
+    try:
+        samples = _write(config, trained, prompt, device)
+        status = "finished"
+    except KeyboardInterrupt as error:
+        samples = list(error.args[0]) if error.args else []
+        raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        raise
+    except Exception:
+        status = "failed"
+        raise
+    finally:
+        folder.write_status(status)
+        for number, text in enumerate(samples, start=1):
+            file = folder.subfolder("samples") / f"sample_{number:03d}.txt"
+            file.write_text(text, encoding="utf-8")
+        folder.write_result(
+            {
+                "command": "generate",
+                "run": str(trained.folder.path),
+                "checkpoint": config.checkpoint,
+                "step": trained.step,
+                "seed": config.seed,
+                "samples": samples,
+                "stand_in": stand_in,
+            }
+        )
+    return samples
+
+
+def _write(config: GenerateConfig, trained: Any, prompt: str, device: Any) -> list[str]:
+    """Generate and hand out; a KeyboardInterrupt carries the samples so far."""
+    from tqdm import tqdm
+
+    from seqexp.decoding.text import generate_texts
+
+    stream = config.output is None and config.generation.num_samples == 1 and sys.stdout.isatty()
+    total = config.generation.max_new_tokens
+    progress = tqdm(
+        total=total, desc="generating", unit="tok", delay=2, leave=False,
+        disable=True if stream else None,
+    )  # fmt: skip
+    texts = [""] * config.generation.num_samples
+    if stream:
+        print(prompt, end="", flush=True)
+    try:
+        with progress:
+            for now in generate_texts(
+                trained.model,
+                trained.tokenizer,
+                prompt,
+                config.generation,
+                config.seed,
+                device.torch,
+            ):
+                if stream:
+                    print(now[0][len(texts[0]) :], end="", flush=True)
+                texts = now
+                progress.update(1)
+    except KeyboardInterrupt:
+        if stream:
+            print(flush=True)
+        raise KeyboardInterrupt([prompt + text for text in texts]) from None
+    samples = [prompt + text for text in texts]
+    if stream:
+        print()
+        return samples
+    product = samples[0] + "\n"
+    if len(samples) > 1:
+        product = "".join(
+            f"----- sample {number} of {len(samples)} -----\n{text}\n"
+            for number, text in enumerate(samples, start=1)
+        )
+    if config.output:
+        Path(config.output).expanduser().write_text(product, encoding="utf-8")
+        print(f"written to {config.output}", file=sys.stderr)
+    else:
+        sys.stdout.write(product)
+        sys.stdout.flush()
+    return samples
+
+
+def _read_prompt(config: GenerateConfig) -> str:
+    """The prompt as typed, from a file, or from a pipe; one line end at the end is left out.
+
+    Raises:
+        UserError: the file cannot be read as UTF-8 text.
+    """
+    if config.prompt is not None:
+        return config.prompt
+    if config.input not in (None, "-"):
+        try:
+            text = Path(str(config.input)).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"input={config.input} cannot be read as UTF-8 text ({error}).") from error
+        return text.removesuffix("\n")
+    if config.input == "-" or _stdin_is_fed():
+        print("reading the prompt from standard input", file=sys.stderr)
+        try:
+            return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input is not UTF-8 text ({error}).") from error
+    return ""
+
+
+def _stdin_is_fed() -> bool:
+    """Whether standard input is a pipe or a file, not a terminal or nothing."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse before the work what would be lost after it.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if (
+        path.is_dir()
+        or not path.absolute().parent.is_dir()
+        or (path.exists() and not os.access(path, os.W_OK))
+    ):
+        raise UserError(f"output={path} cannot be written; name a file in a folder that exists.")

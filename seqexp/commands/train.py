@@ -1,0 +1,298 @@
+"""`seqexp train`: from a configuration to a run folder with a trained model."""
+
+import logging
+import sys
+import time
+import traceback
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from seqexp import registry
+from seqexp.cli import quote_free_text
+from seqexp.commands.hydra_app import run_app
+from seqexp.config.root import TrainConfig, to_plain
+from seqexp.errors import UserError
+
+if TYPE_CHECKING:
+    from seqexp.tracking.run_folder import RunFolder
+    from seqexp.training.loop import Trainer
+
+log = logging.getLogger(__name__)
+
+# What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
+# numbers mean.
+RESUMABLE = ("trainer.", "optimizer.", "scheduler.", "device.", "generation.", "data.path")
+
+
+def main() -> None:
+    resume = next((w.partition("=")[2] for w in sys.argv if w.lstrip("+").startswith("resume=")), None)
+    if resume and resume.strip("'") != "null":
+        _type_saved_configuration(resume)
+    run_app("train", train, run_name=lambda run: run)
+
+
+def _type_saved_configuration(resume: str) -> None:
+    """Put the words of the run's own configuration before the ones typed."""
+    from seqexp.tracking.run_folder import find_run
+
+    if {"-m", "--multirun"} & set(sys.argv):
+        raise UserError("resume= goes on with one run; it cannot be used with -m.")
+    quoted = resume.startswith("'") and resume.endswith("'")
+    run = find_run(resume[1:-1].replace("\\'", "'") if quoted else resume, key="resume")
+    saved = run.read_config()
+    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
+    groups = {word.partition("=")[0] for word in typed}
+    for word in typed:
+        key = word.partition("=")[0].lstrip("+")
+        if "=" in word and not key.startswith(RESUMABLE) and key not in ("device", "name"):
+            raise UserError(
+                f"{word} cannot be changed when a run goes on; settings of trainer, optimizer, "
+                "scheduler and device can. Start a new run for the rest."
+            )
+    words = []
+    for spec in fields(TrainConfig):
+        value = getattr(saved, spec.name)
+        if spec.name in ("resume", "sweep") or spec.name in groups:
+            continue
+        if is_dataclass(value):
+            if spec.name in registry.ENTRIES:
+                words.append(f"{spec.name}=base_{getattr(value, 'name')}")  # noqa: B009
+            plain = to_plain(value)
+            words += [_word(f"{spec.name}.{key}", item) for key, item in plain.items()]
+        else:
+            words.append(_word(spec.name, value))
+    sys.argv = [sys.argv[0], *words, *typed, quote_free_text(f"resume={run.path}")]
+
+
+def _word(key: str, value: Any) -> str:
+    """An override that gives exactly this value back."""
+    if isinstance(value, str):
+        # Quoted by the rules of free text, whatever the key.
+        return f"{key}={quote_free_text(f'text={value}').partition('=')[2]}"
+    if value is None:
+        return f"{key}=null"
+    if isinstance(value, list):
+        return f"{key}=[{','.join(map(str, value))}]"
+    return f"{key}={value}"
+
+
+def train(config: TrainConfig) -> float | None:
+    """Make or reopen the run folder and train in it; the best value of `trainer.monitor`."""
+    from seqexp.tracking.run_folder import RunFolder
+
+    if config.resume:
+        run = RunFolder(Path(config.resume))
+    else:
+        run = RunFolder.create("train", config.name, _sweep_job(config))
+    handler = run.log_to_file("train")
+    run.write_status("running")
+    try:
+        best, ending = _train_in(run, config)
+    except KeyboardInterrupt:
+        run.write_status("interrupted")
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        run.write_status("failed", error=text)
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    if ending == "interrupted":
+        run.write_status("interrupted")
+        print(f"interrupted; go on with: seqexp train resume={run.path}", file=sys.stderr)
+        raise KeyboardInterrupt
+    run.write_status("finished", ending=ending)
+    return best
+
+
+def _sweep_job(config: TrainConfig) -> tuple[str, str] | None:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return config.sweep.name, f"{HydraConfig.get().job.num}_{config.fingerprint()}"
+
+
+def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]:
+    """The training itself; returns the best value of the monitor and how it ended."""
+    import torch
+
+    from seqexp.commands.build import build_model, build_task, parameter_report
+    from seqexp.tracking.manifest import environment
+    from seqexp.tracking.metrics import MetricsLog
+    from seqexp.training.device import setup_device
+    from seqexp.training.loop import Trainer
+
+    fingerprint = config.fingerprint()
+    if getattr(config.data, "path", None):
+        # Later commands may be typed in another folder.
+        config.data.path = str(Path(config.data.path).expanduser().absolute())
+    torch.use_deterministic_algorithms(config.trainer.deterministic)
+    device = setup_device(config.device)
+    torch.manual_seed(config.seed)
+    data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)
+    described = data.describe()
+    if described["stand_in"]:
+        log.warning("NOTE: %s", described["stand_in"])
+    model = build_model(config.model, data.model_sizes()).to(device.torch)
+    task = build_task(config.task)
+    parameters = parameter_report(model)
+    forward, compiled = _compile(config, model, task, data, device, parameters["total"])
+    trainer = Trainer(config, model, forward, task, data, device, run)
+    manifest = {
+        "command": "train",
+        **environment(),
+        "fingerprint": fingerprint,
+        "seed": config.seed,
+        "corpus": described,
+        "device": device.name,
+        "precision": device.precision,
+        "threads": device.threads,
+        "compiled": compiled,
+        "parameters": parameters,
+        "planned_steps": trainer.total,
+        # Where minutes decide, the number of steps depends on the machine's speed that day.
+        "reproducible": trainer.total is not None,
+    }
+    resumed = config.resume is not None
+    config.resume = None
+    if resumed:
+        _load_last(trainer, run, manifest)
+    else:
+        run.write_manifest(manifest)
+    run.write_config(to_plain(config))
+    _say_what_begins(config, run, manifest, trainer)
+    if resumed and trainer.done():
+        log.info(
+            "this run is finished (step %d); raise trainer.max_steps= to go on with it.",
+            trainer.step,
+        )
+        return trainer.checkpoints.best_value, "finished"
+    metrics = MetricsLog(
+        run.metrics_file, run.path / "tensorboard", after_step=trainer.step if resumed else None
+    )
+    try:
+        metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)
+        ending = trainer.fit(metrics)
+    finally:
+        metrics.close()
+    _conclude(run, config, trainer, manifest, ending)
+    return trainer.checkpoints.best_value, ending
+
+
+def _compile(
+    config: TrainConfig, model: Any, task: Any, data: Any, device: Any, parameters: int
+) -> tuple[Any, dict[str, Any]]:
+    """The function that the loss calls, and what the manifest says about compiling."""
+    from seqexp.training.device import compile_or_not, wants_compile
+    from seqexp.training.loop import planned_steps
+
+    steps = planned_steps(config, data.steps_per_epoch)
+    example = next(iter(data.train_batch(0).split(config.trainer.accumulate)))
+    per_step = 6.0 * parameters * data.train_batch(0).count
+    wanted, reason = wants_compile(config.device, device, per_step * steps if steps else None)
+    if not wanted:
+        return model, {"compiled": False, "reason": reason}
+
+    def trial(forward: Any) -> None:
+        with device.autocast():
+            loss = task.loss(forward, example.to(device.torch)).loss_sum
+        loss.backward()
+
+    log.info("compiling the model (%s) …", reason)
+    started = time.perf_counter()
+    forward, failure = compile_or_not(model, trial)
+    seconds = time.perf_counter() - started
+    if failure:
+        log.warning("compiling failed, so training goes on without: %s", failure)
+        return model, {"compiled": False, "reason": f"the compiler failed: {failure}"}
+    log.info("compiled in %.0f s", seconds)
+    return forward, {"compiled": True, "reason": reason, "seconds": round(seconds, 1)}
+
+
+def _load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) -> None:
+    """Load the last checkpoint and note in the run's manifest that it went on.
+
+    Raises:
+        UserError: the corpus is not the one that the run was trained on.
+    """
+    before = run.manifest()
+    was, now = before.get("corpus", {}).get("sha256"), manifest["corpus"]["sha256"]
+    if was != now:
+        raise UserError(
+            f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
+            f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
+        )
+    trainer.load_state(trainer.checkpoints.load("last"))
+    keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
+    entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
+    before["resumed"] = [*before.get("resumed", []), entry]
+    before["planned_steps"] = manifest["planned_steps"]
+    before["reproducible"] = before.get("reproducible", True) and manifest["reproducible"]
+    run.write_manifest(before)
+
+
+def _say_what_begins(
+    config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer"
+) -> None:
+    corpus = manifest["corpus"]
+    parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
+    length = f"{trainer.total:,} steps"
+    if trainer.total is None:
+        length = (
+            f"{config.trainer.max_minutes:g} minutes (not reproducible: the number of steps depends "
+            "on the machine)"
+        )
+    log.info("run     %s", run.path)
+    log.info("data    %s: %s; tokens: %s", corpus["name"], corpus["origin"], parts)
+    log.info("model   %s, %s parameters", config.model.name, f"{manifest['parameters']['total']:,}")
+    log.info(
+        "device  %s, %s, %s", manifest["device"], manifest["precision"],
+        "compiled" if manifest["compiled"]["compiled"] else "eager",
+    )  # fmt: skip
+    log.info("length  %s%s", length, f", from step {trainer.step}" if trainer.step else "")
+
+
+def _conclude(
+    run: "RunFolder", config: TrainConfig, trainer: "Trainer", manifest: dict[str, Any], ending: str
+) -> None:
+    """The result, the plot, and what to type next."""
+    from seqexp.tracking.metrics import read_metrics
+    from seqexp.tracking.plots import plot_loss
+
+    rows = read_metrics(run.metrics_file)
+    plot_loss(rows, config.name, run.subfolder("plots") / "loss.png")
+    best = trainer.checkpoints.index.get("best")
+    if best is None:
+        return
+    measured = [row for row in rows if row["step"] == best["step"] and "val/loss" in row]
+    run.write_result(
+        {
+            "command": "train",
+            "run": str(run.path),
+            "checkpoint": "best",
+            "step": best["step"],
+            "split": "val",
+            "metrics": {key: value for key, value in measured[-1].items() if key != "step"},
+            "monitor": {
+                "name": config.trainer.monitor,
+                "mode": trainer.mode,
+                "best": best["value"],
+                "step": best["step"],
+            },
+            "ending": ending,
+            "stand_in": manifest["corpus"]["stand_in"],
+            "reproducible": run.manifest().get("reproducible"),
+        }
+    )
+    log.info(
+        "%s after %d steps in %.0f s; best %s %.4f at step %d", ending, trainer.step, trainer.elapsed,
+        config.trainer.monitor, best["value"], best["step"],
+    )  # fmt: skip
+    if manifest["corpus"]["stand_in"]:
+        log.warning("NOTE: %s", manifest["corpus"]["stand_in"])
+    if ending != "interrupted":
+        log.info('next    seqexp eval run=latest   or   seqexp generate run=latest prompt="The "')

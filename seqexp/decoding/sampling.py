@@ -1,0 +1,71 @@
+"""Draw text from a language model: temperature, top-k, top-p, greedy."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqexp.decoding.interface import IncrementalModel
+
+
+def filter_logits(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Probabilities (B, V) after temperature, top-k (Fan et al. 2018) and nucleus (Holtzman et al. 2020).
+
+    `temperature` above 0. Ties at the k-th place are all kept. The nucleus is the smallest set of most
+    likely tokens whose probability reaches `top_p`; it always holds the first.
+    """
+    # float64, so that a temperature near zero cannot overflow what it divides.
+    logits = logits.double() / temperature
+    if 0 < top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
+    probabilities = logits.softmax(dim=-1)
+    if top_p < 1.0:
+        ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        dropped = (before >= top_p).scatter(-1, index, before >= top_p)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    return probabilities
+
+
+def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The token (B,) at which the cumulated probability passes `uniform` (B,) in [0, 1)."""
+    cumulated = probabilities.cumsum(dim=-1)
+    # Scaled by the last entry, which rounding may leave off 1.
+    passed = cumulated > uniform[:, None] * cumulated[:, -1:]
+    return passed.int().argmax(dim=-1)
+
+
+def sample(
+    model: IncrementalModel,
+    prompt: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    never: Sequence[int] = (),
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """Yield the next token of each row, (B,), up to `max_new_tokens` times, after `prompt` (B, T >= 1).
+
+    Temperature 0 takes the most likely token. Row b draws from a stream of random numbers of its own,
+    named by (seed, b): it does not depend on how many rows there are. Tokens in `never` are not drawn.
+    """
+    streams = [np.random.default_rng([seed, row]) for row in range(len(prompt))]
+    state, tokens = model.start(), prompt
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            all_logits, state = model.step(tokens, state)
+            logits = all_logits[:, -1].float()
+            logits[:, list(never)] = float("-inf")
+            if temperature == 0:
+                chosen = logits.argmax(dim=-1)
+            else:
+                uniform = torch.tensor([stream.random() for stream in streams], dtype=torch.float64)
+                probabilities = filter_logits(logits, temperature, top_k, top_p).cpu()
+                chosen = draw(probabilities, uniform).to(prompt.device)
+            yield chosen
+            tokens = chosen[:, None]

@@ -1,0 +1,57 @@
+"""Predict the next token, in words: loss in nats per token, perplexity, bits per character."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from seqexp.config.run import GenerationConfig
+from seqexp.config.task import LanguageModelingConfig
+from seqexp.data.batch import IGNORE, Batch
+from seqexp.data.text import TextData
+from seqexp.decoding.text import generate_texts
+from seqexp.tasks.base import Forward, LossOutput
+
+
+class LanguageModeling:
+    """The task of every model that maps tokens (B, T) to logits of the next token (B, T, V)."""
+
+    def __init__(self, config: LanguageModelingConfig) -> None:
+        self.label_smoothing = config.label_smoothing
+
+    def loss(self, model: Forward, batch: Batch) -> LossOutput:
+        """Cross-entropy summed over the targets that are not padding."""
+        logits = model(batch.inputs).flatten(0, 1).float()
+        targets = batch.targets.flatten()
+        nll = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+        if not self.label_smoothing or not torch.is_grad_enabled():
+            return LossOutput(nll, nll.detach())
+        loss = F.cross_entropy(
+            logits,
+            targets,
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return LossOutput(loss, nll.detach())
+
+    def metrics(
+        self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
+    ) -> dict[str, float]:
+        """`loss` in nats per token, `perplexity`, and `bits_per_char` of the text that was read."""
+        loss = nll_sum / count
+        return {
+            "loss": loss,
+            "perplexity": math.exp(loss) if loss < 700 else math.inf,
+            "bits_per_char": nll_sum / math.log(2) / characters,
+        }
+
+    def sample(self, model: torch.nn.Module, data: TextData, max_new_tokens: int, seed: int) -> str:
+        """Text from the beginning of a document on, at temperature 0.8."""
+        config = GenerationConfig(max_new_tokens=max_new_tokens, temperature=0.8)
+        device = next(model.parameters()).device
+        text = ""
+        for texts in generate_texts(model, data.tokenizer, "", config, seed, device):  # type: ignore[arg-type]
+            text = texts[0]
+        return text

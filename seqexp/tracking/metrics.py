@@ -1,0 +1,77 @@
+"""Numbers over steps: ``metrics.jsonl`` and TensorBoard, with the same names in both."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class MetricsLog:
+    """Writes rows of metrics. A row is kept in memory by the writers and never waits for a disk."""
+
+    def __init__(self, jsonl: Path, tensorboard: Path, after_step: int | None = None) -> None:
+        """With `after_step`, goes on after it: what was written later is cut off in both places."""
+        if after_step is not None:
+            _keep_until(jsonl, after_step)
+        self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115
+        self._events = EventFileWriter(str(tensorboard))
+        if after_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._add(Event(session_log=start), after_step + 1)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self._add(Event(summary=Summary(value=values)), step)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Text for TensorBoard's text page, shown as it is."""
+        quoted = "\n".join("    " + line for line in text.splitlines())
+        tensor = TensorProto(
+            dtype="DT_STRING",
+            string_val=[quoted.encode()],
+            tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+        )
+        metadata = create_summary_metadata(display_name=tag, description="")
+        value = Summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor)
+        self._add(Event(summary=Summary(value=[value])), step)
+
+    def _add(self, event: Event, step: int) -> None:
+        event.wall_time, event.step = time.time(), step
+        self._events.add_event(event)
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
+    rows = []
+    if jsonl.is_file():
+        for line in jsonl.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
+
+
+def _keep_until(jsonl: Path, step: int) -> None:
+    rows = [row for row in read_metrics(jsonl) if row["step"] <= step]
+    jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Checkpoints: one file a step, and an index that says which is last and which is best.
+
+A file holds tensors and plain values only and is read with ``weights_only=True``: nothing in it is ever
+executed. It is written beside, flushed and renamed; the index, written the same way afterwards,
+carries its hash, so `last` and `best` always point at a whole file.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqexp.config.root import SCHEMA_VERSION
+from seqexp.errors import UserError
+from seqexp.files import read_json, write_atomically, write_json
+from seqexp.tracking.run_folder import RunFolder
+
+
+class Checkpoints:
+    """The ``checkpoints/`` of a run: files ``step_<n>.pt`` and ``index.json``."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.checkpoints
+        self.index: dict[str, Any] = read_json(self.folder / "index.json")
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state as the last checkpoint and drop the one it replaces, unless that is the best."""
+        self.folder.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save({"schema_version": SCHEMA_VERSION, "step": step, **state}, buffer)
+        data = buffer.getvalue()
+        name = f"step_{step:08d}.pt"
+        write_atomically(self.folder / name, data)
+        self.index["last"] = {
+            "step": step,
+            "file": name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        self._write_index()
+
+    def record_validation(self, step: int, value: float, better: bool) -> None:
+        """Remember a validation; if `better`, the last checkpoint becomes the best."""
+        self.index["validated"] = step
+        if better:
+            self.index["best"] = {**self.index["last"], "value": value}
+            self.index["since_best"] = 0
+        else:
+            self.index["since_best"] = self.index.get("since_best", 0) + 1
+        self._write_index()
+
+    @property
+    def best_value(self) -> float | None:
+        best = self.index.get("best")
+        return best["value"] if best else None
+
+    def _write_index(self) -> None:
+        write_json(self.folder / "index.json", self.index)
+        kept = {self.index[which]["file"] for which in ("last", "best") if which in self.index}
+        for file in self.folder.glob("step_*.pt"):
+            if file.name not in kept:
+                file.unlink(missing_ok=True)
+
+    def load(self, which: str) -> dict[str, Any]:
+        """The state at ``last``, ``best`` or the number of a step, on the CPU.
+
+        Raises:
+            UserError: there is none, or the file is damaged, unsafe or too new.
+        """
+        known = {w: self.index[w] for w in ("last", "best") if isinstance(self.index.get(w), dict)}
+        by_step = {str(entry.get("step")): entry for entry in known.values()}
+        entry = known.get(which) or by_step.get(which)
+        if entry is None:
+            there = ", ".join([*known, *by_step]) or "nothing"
+            raise UserError(f"checkpoint={which} is not in {self.folder}; there is {there}.")
+        # The index may come from a stranger: only a plain file name in this folder is opened.
+        file = self.folder / Path(str(entry.get("file"))).name
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+            raise UserError(f"{file} is damaged: its sha256 is not the one in index.json.")
+        try:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"{file} is no checkpoint of plain data and is not read.") from error
+        if not isinstance(state, dict) or "model" not in state:
+            raise UserError(f"{file} is no checkpoint of seqexp.")
+        version = state.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise UserError(f"{file} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}.")
+        return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators; everything else that is random is seeded by step."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,140 @@
+"""Where to compute, how precisely, compiled or not: decided once, said, and written down."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seqexp.config.run import DeviceConfig
+from seqexp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# compile=auto compiles when training takes at least this many floating-point operations
+# (6 * parameters * tokens, Kaplan et al. 2020). On two CPU cores compiling took 10 to 40 s and saved about
+# a tenth of a step, so it repays from some ten minutes on; GPUs are counted a minute of work.
+COMPILE_FROM_FLOPS = {"cpu": 4e14, "cuda": 1e16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device with its precision; weights are fp32 always, `precision` is that of the arithmetic."""
+
+    torch: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which forward passes run."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.torch.type, dtype=DTYPES[self.precision])
+
+    @property
+    def name(self) -> str:
+        if self.torch.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self.torch)})"
+        if self.torch.type == "cpu":
+            return f"cpu ({self.threads} threads)"
+        return self.torch.type
+
+    def synchronize(self) -> None:
+        if self.torch.type == "cuda":
+            torch.cuda.synchronize(self.torch)
+
+    def peak_memory_mb(self) -> float:
+        """The most memory held so far: of the GPU, or else of this process."""
+        if self.torch.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.torch) / 2**20
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0.0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def setup_device(config: DeviceConfig) -> Device:
+    """Resolve `auto`, set the number of threads, and return the device.
+
+    Raises:
+        UserError: the device is not there, or cannot compute in this precision.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    kind = available[0] if config.name == "auto" else config.name
+    if kind not in available:
+        raise UserError(
+            f"device={kind} is not available here; PyTorch {torch.__version__} sees "
+            f"{', '.join(available)}. Use device=auto or device={available[0]}."
+        )
+    threads = config.threads or _cores()
+    torch.set_num_threads(threads)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if _native_bf16(kind) else "fp32"
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("device.precision=fp16 is for GPUs; on a CPU use device.precision=bf16 or fp32.")
+    if kind == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    return Device(torch.device(kind), precision, threads)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, min(len(os.sched_getaffinity(0)), torch.get_num_threads()))
+    return torch.get_num_threads()
+
+
+def _native_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    if kind == "cpu":
+        cpu = torch.cpu
+        return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    return False
+
+
+def wants_compile(config: DeviceConfig, device: Device, flops: float | None) -> tuple[bool, str]:
+    """Whether to compile, and why. `flops` is what the planned training takes; None if not known."""
+    if config.compile != "auto":
+        return config.compile == "true", f"device.compile={config.compile}"
+    limit = COMPILE_FROM_FLOPS.get(device.torch.type)
+    if limit is None:
+        return False, f"auto: not tried on {device.torch.type}"
+    if flops is None:
+        return False, "auto: the length is given in minutes, so the number of steps is not known"
+    comparison = "at least" if flops >= limit else "under"
+    return flops >= limit, f"auto: {flops:.1e} operations planned, {comparison} {limit:.0e}"
+
+
+def compile_or_not(
+    model: torch.nn.Module, trial: Callable[[Callable[[torch.Tensor], torch.Tensor]], None]
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], str | None]:
+    """The compiled model, proved by `trial` (one forward and backward pass), or the model and why.
+
+    The random state is as before, whatever happened.
+    """
+    import torch._dynamo
+
+    compiled = torch.compile(model)
+    with torch.random.fork_rng():
+        try:
+            trial(compiled)
+        except Exception as error:
+            torch._dynamo.reset()
+            model.zero_grad(set_to_none=True)
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return model, f"{type(error).__name__}: {lines[0][:150]}"
+    model.zero_grad(set_to_none=True)
+    return compiled, None

@@ -1,0 +1,282 @@
+"""The training loop: batches by step number, exact averages, no waiting for the device inside a step."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqexp import registry
+from seqexp.config.root import TrainConfig, to_plain
+from seqexp.errors import RunFailedError, UserError
+from seqexp.evaluation.split import evaluate_split
+from seqexp.tasks.base import Task
+from seqexp.tracking.metrics import MetricsLog
+from seqexp.tracking.progress import Progress
+from seqexp.tracking.run_folder import RunFolder
+from seqexp.training.checkpoint import Checkpoints, random_state, set_random_state
+from seqexp.training.device import Device
+from seqexp.training.interrupt import StopRequest
+from seqexp.training.optimizers import Optimizers
+from seqexp.training.schedules import lr_factor
+
+log = logging.getLogger(__name__)
+
+HIGHER_IS_BETTER = ("accuracy", "bleu", "chrf", "exam/")
+
+
+class NonFiniteLossError(RunFailedError):
+    """The loss became infinite or NaN."""
+
+
+def monitor_mode(monitor: str) -> str:
+    """``max`` for metrics of which more is better, else ``min``."""
+    return "max" if any(word in monitor for word in HIGHER_IS_BETTER) else "min"
+
+
+def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
+    """How many steps the configuration asks for; None if it asks for minutes."""
+    trainer = config.trainer
+    if trainer.max_minutes is not None:
+        return None
+    if trainer.max_epochs is not None:
+        return math.ceil(trainer.max_epochs * steps_per_epoch)
+    return trainer.max_steps
+
+
+class Trainer:
+    """Trains `model` on `data` until the length in the configuration, a stop request, or patience's end.
+
+    `forward` is what the loss calls: the model, or its compiled form.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        forward: Callable[[Tensor], Tensor],
+        task: Task,
+        data: Any,
+        device: Device,
+        run: RunFolder,
+    ) -> None:
+        self.config, self.settings = config, config.trainer
+        self.model, self.forward, self.task, self.data = model, forward, task, data
+        self.device, self.run = device, run
+        self.total = planned_steps(config, data.steps_per_epoch)
+        self.optimizers = Optimizers(config.optimizer, model)
+        self.schedule = registry.load("scheduler", config.scheduler.name)
+        self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
+        self.checkpoints = Checkpoints(run)
+        self.mode = monitor_mode(config.trainer.monitor)
+        self.step = 0
+        self.elapsed = 0.0  # seconds of training, this process and those before it
+        self.latest: dict[str, float] = {}
+        # Sums since the last log line, kept on the device so that no step waits for them.
+        self._nll = torch.zeros((), device=device.torch)
+        self._count = 0
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.torch)
+
+    # State
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(),
+            "elapsed": self.elapsed,
+            "config": to_plain(self.config),
+            "tokenizer": self.data.tokenizer.to_plain(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizers.load_state(state["optimizers"])
+        self.scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+
+    # The loop
+
+    def fit(self, metrics: MetricsLog) -> str:
+        """Train; return how it ended: ``finished``, ``stopped early`` or ``interrupted``.
+
+        Raises:
+            NonFiniteLossError: the loss is infinite or NaN.
+        """
+        self.metrics = metrics
+        progress = Progress(self.step, self.total, self.settings.max_minutes)
+        self.model.train()
+        validated = self.checkpoints.index.get("validated", -1) >= self.step
+        if self.step and not validated and (self._validation_due() or self.done()):
+            # Stopped between a checkpoint and its validation.
+            self._validate()
+        self._window_started = time.perf_counter()
+        self._window_tokens = 0
+        with StopRequest() as stop, progress.logging():
+            try:
+                if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
+                    self._save()
+                    self._validate()
+                while not self.done():
+                    started = time.perf_counter()
+                    self._train_step()
+                    self.elapsed += time.perf_counter() - started
+                    self.step += 1
+                    if self.device.torch.type == "cpu":
+                        self._check_finite()
+                    done = self.done()
+                    if self.step % self.settings.log_every == 0 or done:
+                        self._log(progress, done)
+                    if stop.requested and not done:
+                        self._save()
+                        return "interrupted"
+                    if self._due(self.settings.checkpoint_every) and not self._validation_due():
+                        self._save()
+                    if self._validation_due() or done:
+                        self._save()
+                        self._validate()
+                        if self._out_of_patience():
+                            return "stopped early"
+                    if stop.requested and not done:
+                        return "interrupted"
+            finally:
+                progress.close()
+        return "finished"
+
+    def done(self) -> bool:
+        """Whether the length in the configuration is reached."""
+        if self.settings.max_minutes is not None:
+            return self.elapsed >= self.settings.max_minutes * 60
+        return self.step >= (self.total or 0)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _validation_due(self) -> bool:
+        return self._due(self.settings.eval_every)
+
+    def _progress_of_schedule(self) -> float:
+        """0 at the end of the warm-up, 1 at the end of the run; by time where minutes are the limit."""
+        if self.settings.max_minutes is not None:
+            return self.elapsed / (self.settings.max_minutes * 60)
+        warmup = self.config.scheduler.warmup_steps
+        return (self.step - warmup) / max(1, (self.total or 0) - warmup)
+
+    def _train_step(self) -> None:
+        """One update from one batch; nothing here waits for a GPU."""
+        factor = lr_factor(
+            self.schedule, self.config.scheduler, self.config.optimizer.lr, self.step,
+            self._progress_of_schedule(),
+        )  # fmt: skip
+        self.optimizers.set_factor(factor)
+        self.lr = factor * self.config.optimizer.lr
+        batch = self.data.train_batch(self.step)
+        for piece in batch.split(self.settings.accumulate):
+            with self.device.autocast():
+                output = self.task.loss(self.forward, piece.to(self.device.torch))
+            # Divided by the count of the whole batch: pieces of any size add up to its exact average.
+            self.scaler.scale(output.loss_sum / batch.count).backward()
+            self._nll += output.nll_sum
+        self._count += batch.count
+        self._window_tokens += batch.count
+        for part in self.optimizers.parts:
+            self.scaler.unscale_(part)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self._norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.settings.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, self._norm)
+        self.optimizers.step(self.scaler)
+        self.scaler.update()
+        self.optimizers.zero_grad()
+        bad = (self._first_bad < 0) & ~torch.isfinite(self._nll)
+        self._first_bad = torch.where(bad, self.step, self._first_bad)
+
+    def _check_finite(self) -> None:
+        bad = int(self._first_bad)
+        if bad < 0:
+            return
+        last = self.checkpoints.index.get("last")
+        good = f"step {last['step']} ({last['file']})" if last else "none yet"
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {bad}; the last good checkpoint is {good}. Try a lower "
+            "optimizer.lr, a longer scheduler.warmup_steps, a smaller trainer.max_grad_norm, or "
+            "device.precision=fp32."
+        )
+
+    def _log(self, progress: Progress, last: bool) -> None:
+        self.device.synchronize()
+        self._check_finite()
+        now = time.perf_counter()
+        seconds = now - self._window_started
+        row = {
+            "train/loss": float(self._nll) / self._count,
+            "train/lr": self.lr,
+            "train/grad_norm": float(self._norm),
+            "speed/tokens_per_s": self._window_tokens / seconds,
+            "memory/peak_mb": self.device.peak_memory_mb(),
+        }
+        self.metrics.write(self.step, row)
+        self.latest.update(row)
+        self._nll.zero_()
+        self._count = 0
+        self._window_started, self._window_tokens = now, 0
+        progress.update(self.step, self.elapsed, self.latest, last)
+
+    # Checkpoints and validation
+
+    def _save(self) -> None:
+        self._check_finite()
+        self.checkpoints.save(self.step, self.state())
+
+    def _validate(self) -> None:
+        """Validate the model that was just saved, mark it as best if it is, write a sample."""
+        results = self.validate()
+        self.metrics.write(self.step, results)
+        self.latest.update(results)
+        value = results.get(self.settings.monitor)
+        if value is None:
+            raise UserError(
+                f"trainer.monitor={self.settings.monitor} is not measured; there are {', '.join(results)}."
+            )
+        best = self.checkpoints.best_value
+        better = math.isfinite(value) and (
+            best is None or (value < best if self.mode == "min" else value > best)
+        )
+        self.checkpoints.record_validation(self.step, value, better)
+        log.info(
+            "step %d  %s%s", self.step,
+            "  ".join(f"{name} {number:.4f}" for name, number in results.items()),
+            "  (best)" if better else "",
+        )  # fmt: skip
+        self._sample()
+        self.metrics.flush()
+        self._window_started = time.perf_counter()
+
+    def validate(self) -> dict[str, float]:
+        return evaluate_split(
+            self.task, self.model, self.data, "val", self.device.torch, self.device.autocast
+        )
+
+    def _sample(self) -> None:
+        if not self.settings.sample_tokens:
+            return
+        self.model.eval()
+        text = self.task.sample(self.model, self.data, self.settings.sample_tokens, self.config.seed)
+        self.model.train()
+        file = self.run.subfolder("samples") / f"step_{self.step:08d}.txt"
+        file.write_text(text + "\n", encoding="utf-8")
+        self.metrics.text("sample", text, self.step)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.patience
+        since = self.checkpoints.index.get("since_best", 0)
+        if patience is None or since < patience:
+            return False
+        log.info("no better %s for %d validations: stopping early", self.settings.monitor, since)
+        return True
