@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# compile=auto compiles when training takes at least this many floating-point operations
-# (6 * parameters * tokens, Kaplan et al. 2020). On two CPU cores compiling took 10 to 40 s and saved about
-# a tenth of a step, so it repays from some ten minutes on; GPUs are counted a minute of work.
-COMPILE_FROM_FLOPS = {"cpu": 4e14, "cuda": 1e16}
+# compile=auto compiles on a GPU when training takes at least this many floating-point operations
+# (6 * parameters * tokens, Kaplan et al. 2020): about a minute of work there. On CPUs it never does: the
+# compiled bf16 step of both sizes measured in docs/speed.md was slower than the eager one.
+COMPILE_FROM_FLOPS = {"cuda": 1e16}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def wants_compile(config: DeviceConfig, device: Device, flops: float | None) -> 
         return config.compile == "true", f"device.compile={config.compile}"
     limit = COMPILE_FROM_FLOPS.get(device.torch.type)
     if limit is None:
-        return False, f"auto: not tried on {device.torch.type}"
+        return False, f"auto: on {device.torch.type} compiling does not repay"
     if flops is None:
         return False, "auto: the length is given in minutes, so the number of steps is not known"
     comparison = "at least" if flops >= limit else "under"

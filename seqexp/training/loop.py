@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,9 +74,12 @@ class Trainer:
         self.checkpoints = Checkpoints(run)
         self.mode = monitor_mode(config.trainer.monitor)
         self.step = 0
-        self.elapsed = 0.0  # seconds of training, this process and those before it
+        self._elapsed_before = 0.0  # in processes before this one
+        self._started = time.perf_counter()
         self.latest: dict[str, float] = {}
         # Sums since the last log line, kept on the device so that no step waits for them.
+        self._window_started = time.perf_counter()
+        self._window_tokens = 0
         self._nll = torch.zeros((), device=device.torch)
         self._count = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.torch)
@@ -99,7 +103,12 @@ class Trainer:
         self.optimizers.load_state(state["optimizers"])
         self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"])
-        self.step, self.elapsed = state["step"], state["elapsed"]
+        self.step, self._elapsed_before = state["step"], state["elapsed"]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, validation included, in this process and those before it."""
+        return self._elapsed_before + time.perf_counter() - self._started
 
     # The loop
 
@@ -113,41 +122,41 @@ class Trainer:
         progress = Progress(self.step, self.total, self.settings.max_minutes)
         self.model.train()
         validated = self.checkpoints.index.get("validated", -1) >= self.step
-        if self.step and not validated and (self._validation_due() or self.done()):
+        if self.step and not validated and (self._due(self.settings.eval_every) or self.done()):
             # Stopped between a checkpoint and its validation.
             self._validate()
-        self._window_started = time.perf_counter()
-        self._window_tokens = 0
+        self._started = self._window_started = time.perf_counter()
         with StopRequest() as stop, progress.logging():
             try:
                 if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
                     self._save()
                     self._validate()
-                while not self.done():
-                    started = time.perf_counter()
-                    self._train_step()
-                    self.elapsed += time.perf_counter() - started
-                    self.step += 1
-                    if self.device.torch.type == "cpu":
-                        self._check_finite()
-                    done = self.done()
-                    if self.step % self.settings.log_every == 0 or done:
-                        self._log(progress, done)
-                    if stop.requested and not done:
+                for done in self.steps(progress):
+                    interrupted = stop.requested and not done
+                    validation_due = done or self._due(self.settings.eval_every)
+                    if validation_due or interrupted or self._due(self.settings.checkpoint_every):
                         self._save()
+                    if interrupted:
                         return "interrupted"
-                    if self._due(self.settings.checkpoint_every) and not self._validation_due():
-                        self._save()
-                    if self._validation_due() or done:
-                        self._save()
+                    if validation_due:
                         self._validate()
-                        if self._out_of_patience():
+                        if not done and self._out_of_patience():
                             return "stopped early"
-                    if stop.requested and not done:
-                        return "interrupted"
             finally:
                 progress.close()
         return "finished"
+
+    def steps(self, progress: Progress) -> Iterator[bool]:
+        """Train step by step, logging every so often; yields whether that was the last one."""
+        while not self.done():
+            self._train_step()
+            self.step += 1
+            if self.device.torch.type == "cpu":
+                self._check_finite()
+            done = self.done()
+            if self.step % self.settings.log_every == 0 or done:
+                self._log(progress, done)
+            yield done
 
     def done(self) -> bool:
         """Whether the length in the configuration is reached."""
@@ -157,9 +166,6 @@ class Trainer:
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
-
-    def _validation_due(self) -> bool:
-        return self._due(self.settings.eval_every)
 
     def _progress_of_schedule(self) -> float:
         """0 at the end of the warm-up, 1 at the end of the run; by time where minutes are the limit."""
@@ -232,11 +238,21 @@ class Trainer:
 
     def _save(self) -> None:
         self._check_finite()
-        self.checkpoints.save(self.step, self.state())
+        with self._outside_the_window():
+            self.checkpoints.save(self.step, self.state())
+
+    @contextmanager
+    def _outside_the_window(self) -> Iterator[None]:
+        """What happens inside does not count as training time when the speed is logged."""
+        started = time.perf_counter()
+        yield
+        self._window_started += time.perf_counter() - started
 
     def _validate(self) -> None:
         """Validate the model that was just saved, mark it as best if it is, write a sample."""
-        results = self.validate()
+        with self._outside_the_window():
+            results = self.validate()
+            self._sample()
         self.metrics.write(self.step, results)
         self.latest.update(results)
         value = results.get(self.settings.monitor)
@@ -254,9 +270,7 @@ class Trainer:
             "  ".join(f"{name} {number:.4f}" for name, number in results.items()),
             "  (best)" if better else "",
         )  # fmt: skip
-        self._sample()
         self.metrics.flush()
-        self._window_started = time.perf_counter()
 
     def validate(self) -> dict[str, float]:
         return evaluate_split(
