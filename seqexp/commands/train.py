@@ -130,7 +130,8 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     if getattr(config.data, "path", None):
         # Later commands may be typed in another folder.
         config.data.path = str(Path(config.data.path).expanduser().absolute())
-    torch.use_deterministic_algorithms(config.trainer.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
+        torch.use_deterministic_algorithms(config.trainer.deterministic)
     device = setup_device(config.device)
     torch.manual_seed(config.seed)
     data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)

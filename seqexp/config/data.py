@@ -25,7 +25,7 @@ class TextDataConfig:
     stand_in: bool = False
     split: str = "contiguous"
     seq_len: int = 128
-    batch_size: int = 32
+    batch_size: int = 16
 
     def __post_init__(self) -> None:
         check_choice("data.split", self.split, TEXT_SPLITS)

@@ -130,8 +130,9 @@ def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> No
     last = boundary  # the token before the current one, in the order of the corpus
     begun = dict.fromkeys(names, -1)
     progress = tqdm(
-        total=corpus.characters, desc="encoding", unit="char", unit_scale=True, delay=1, leave=False
-    )
+        total=corpus.characters, desc="encoding", unit="char", unit_scale=True, delay=1, leave=False,
+        disable=None,
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress)
         files: dict[str, BinaryIO] = {
