@@ -218,7 +218,7 @@ def test_fingerprint_ignores_what_does_not_decide_the_result(word: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "optimizer.lr=2e-3", "seed=2", "model.n_layer=3", "data.seq_len=64", "data.path=x", "tokenizer=byte",
+        "optimizer.lr=0.01", "seed=2", "model.n_layer=3", "data.seq_len=64", "data.path=x", "tokenizer=byte",
         "trainer.max_steps=7", "trainer.accumulate=2", "scheduler.warmup_steps=7", "optimizer=adam",
         "task.label_smoothing=0.1",
     ],

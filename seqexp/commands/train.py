@@ -48,7 +48,7 @@ def _type_saved_configuration(resume: str) -> None:
     groups = {word.partition("=")[0] for word in typed}
     for word in typed:
         key = word.partition("=")[0].lstrip("+")
-        if "=" in word and not key.startswith(RESUMABLE) and key not in ("device", "name"):
+        if "=" in word and not key.startswith(RESUMABLE) and key != "device":
             raise UserError(
                 f"{word} cannot be changed when a run goes on; settings of trainer, optimizer, "
                 "scheduler and device can. Start a new run for the rest."

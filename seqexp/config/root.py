@@ -185,7 +185,9 @@ def from_plain(values: Any, where: str) -> TrainConfig:
         base = OmegaConf.structured(TrainConfig)
         for spec in fields(TrainConfig):
             group = values.get(spec.name)
-            if spec.name in registry.ENTRIES and isinstance(group, dict):
+            if spec.name in registry.ENTRIES:
+                if not isinstance(group, dict):
+                    raise UserError(f"{where} cannot be read: {spec.name} is missing or no group.")
                 schema = registry.load_schema(spec.name, str(group.get("name")))
                 base[spec.name] = OmegaConf.structured(schema)
         merged = OmegaConf.merge(base, OmegaConf.create(values))

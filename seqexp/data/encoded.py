@@ -96,10 +96,11 @@ def encode_corpus(corpus: Corpus, split: str, tokenizer: Tokenizer) -> dict[str,
         building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             _build(building, corpus, split, tokenizer)
-            shutil.rmtree(target, ignore_errors=True)
-            # Another process that was faster has put the same bytes there.
-            with contextlib.suppress(OSError):
-                os.rename(building, target)
+            # What another process has made meanwhile stays: it is the same, and may be in use.
+            if _read(target) is None:
+                shutil.rmtree(target, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.rename(building, target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         parts = _read(target)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seqexp.data.cache import cache_dir
 from seqexp.errors import UserError
-from seqexp.files import write_atomically
+from seqexp.files import read_json, write_atomically
 
 CHUNK_BYTES = 1 << 20
 
@@ -27,7 +27,8 @@ class Document:
 
     def pieces(self) -> Iterator[str]:
         """The text in pieces of about a megabyte; line ends are ``\\n``, a byte order mark is left out."""
-        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
+        is_utf8 = codecs.lookup(self.encoding).name == "utf-8"
+        encoding = "utf-8-sig" if is_utf8 else self.encoding
         with open(self.path, encoding=encoding, newline=None) as file:
             # Up to the end of a line, so that tokenizers of words and subwords see words whole.
             while piece := file.read(CHUNK_BYTES) + file.readline(CHUNK_BYTES):
@@ -105,8 +106,8 @@ def read_document(path: Path, encoding: str | None = None) -> Document:
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         remembered = cache_dir("scans") / f"{sha256}-{encoding or 'auto'}.json"
-        if remembered.is_file():
-            found = json.loads(remembered.read_text())
+        found = read_json(remembered)
+        if isinstance(found.get("encoding"), str) and isinstance(found.get("characters"), int):
             return Document(path, sha256, found["encoding"], found["characters"])
         chosen = encoding or _detect_encoding(path)
         _refuse_binary(path, chosen)
