@@ -11,6 +11,7 @@ import traceback
 from importlib import import_module, metadata
 
 from seqexp.errors import RunFailedError, UserError, suggest
+from seqexp.quoting import quote_free_text
 
 COMMANDS = {
     "train": "train a model and write a run folder",
@@ -36,27 +37,41 @@ more:
   seqexp --version
   tab completion:  eval "$(seqexp -sc install=bash)"     (in fish: seqexp -sc install=fish | source)"""
 
-# Values of these keys are text: commas, brackets, colons and '=' in them are the user's own.
-LITERAL_KEYS = {"prompt", "text", "stop"}
-# The same, but the bare word null still means "not given".
-PATH_KEYS = {"input", "output", "path", "source_path", "target_path", "name", "run", "resume"}
-# Flags of Hydra that read a pickle, or have no meaning where folders are made by seqexp.
-REFUSED_FLAGS = {"--experimental-rerun": "it reads a pickle, which could run anything"}
+# Hydra's flags, and how many words follow each. Hydra 1.3 takes them only before the overrides.
+FLAGS = {
+    "--help": 0, "-h": 0, "--hydra-help": 0, "--version": 0, "--resolve": 0, "--run": 0, "-r": 0,
+    "--multirun": 0, "-m": 0, "--info": 0, "-i": 0, "--cfg": 1, "-c": 1, "--package": 1, "-p": 1,
+    "--config-path": 1, "-cp": 1, "--config-name": 1, "-cn": 1, "--config-dir": 1, "-cd": 1,
+}  # fmt: skip
+# What --info may be followed by.
+INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 
 
-def quote_free_text(word: str) -> str:
-    """Put the value of a free-text key into quotes that Hydra's grammar and OmegaConf both give back."""
-    match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", word, re.DOTALL)
-    if not match or match[2] not in LITERAL_KEYS | PATH_KEYS:
-        return word
-    key, leaf, value = match[1], match[2], match[3]
-    if leaf in PATH_KEYS and value == "null":
-        return word
-    # OmegaConf: '\${' is a plain '${', so a backslash before one is doubled. Hydra: '\'' is a quote, and
-    # the backslashes before a quote or at the end are doubled.
-    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
-    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-    return f"{key}='{value}'"
+def flags_first(words: list[str]) -> list[str]:
+    """The words with flags, and what follows them, before all overrides.
+
+    Raises:
+        UserError: a flag is not known, or what must follow it is missing.
+    """
+    flags, overrides, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(quote_free_text(word))
+            continue
+        if name == "--experimental-rerun":
+            raise UserError(f"{name} is refused: it reads a pickle, which could run anything.")
+        if name not in FLAGS:
+            raise UserError(f"there is no flag {name}; there are {', '.join(FLAGS)}." + suggest(name, FLAGS))
+        flags.append(word)
+        if FLAGS[name] and not equals:
+            if not rest:
+                raise UserError(f"{name} needs a word after it.")
+            flags.append(rest.pop(0))
+        elif name in ("--info", "-i") and rest and rest[0] in INFO:
+            flags.append(rest.pop(0))
+    return flags + overrides
 
 
 def _answer_first_word(line: str) -> str | None:
@@ -96,20 +111,14 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in ("-sc", "--shell-completion"):
         return _complete(arguments)
     # The command is the first word without a dash, so that `seqexp -m train` works too.
-    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), 0)
+    place = next((i for i, word in enumerate(arguments) if word[:1] != "-"), 0)
     command = arguments[place]
     if command not in COMMANDS:
         raise UserError(
             f"there is no command {command!r}; there are {', '.join(COMMANDS)}." + suggest(command, COMMANDS)
         )
-    rest = [quote_free_text(word) for i, word in enumerate(arguments) if i != place]
-    for word in rest:
-        for flag, reason in REFUSED_FLAGS.items():
-            if word.startswith(flag[:8]):
-                raise UserError(f"{flag} is refused: {reason}.")
-    # Hydra 1.3 refuses a flag between overrides: flags without a value go to the front.
-    flags = [word for word in rest if word in ("-m", "--multirun", "--help", "-h", "--resolve")]
-    sys.argv = [f"seqexp {command}", *flags, *(word for word in rest if word not in flags)]
+    rest = [word for i, word in enumerate(arguments) if i != place]
+    sys.argv = [f"seqexp {command}", *flags_first(rest)]
     import_module(f"seqexp.commands.{command}").main()
     return 0
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from seqexp import registry
-from seqexp.cli import quote_free_text
+from seqexp.quoting import quote_free_text
 
 Main = Callable[..., Ran]
 Process = Callable[..., subprocess.CompletedProcess[str]]

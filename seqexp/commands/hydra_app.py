@@ -92,6 +92,11 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
         if full_error:
             raise
         raise translate(error) from error
+    except ValueError as error:
+        # Hydra's bare error for `model=3` or `model=null`, where an option's name is needed.
+        if full_error or "override must be a string or a list" not in str(error):
+            raise
+        raise _unnamed_option() from error
     finally:
         if not full_error:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -145,6 +150,9 @@ def translate(error: BaseException) -> UserError:
         return UserError(
             f"{key[1] if key else 'the value'}={found[1]} is not {kind.get(found[2], found[2])}."
         )
+    found = re.search(r"override ([\w.]+)=null.*not Optional", text + inner, re.DOTALL)
+    if found:
+        return UserError(f"{found[1]}=null is not allowed; give a value, or leave it out.")
     found = re.search(r"override ([\w.]+)=.*Value '(.*)' is not a valid (\w+)", text + inner, re.DOTALL)
     if found:
         wanted = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
@@ -181,6 +189,15 @@ def _unknown_option(path: str, text: str) -> UserError:
     if not names:
         return UserError(text.splitlines()[0])
     return UserError(f"{group}={option} is not known; there are {', '.join(names)}." + suggest(option, names))
+
+
+def _unnamed_option() -> UserError:
+    for word in sys.argv[1:]:
+        group, equals, option = word.partition("=")
+        names = _yaml_names(group) if re.fullmatch(r"[\w/]+", group) else []
+        if equals and names and option not in names:
+            return UserError(f"{word} is not known; there are {', '.join(names)}.")
+    return UserError("a group such as model= needs the name of an option.")
 
 
 def _unknown_key(key: str, text: str) -> UserError:

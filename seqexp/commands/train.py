@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from seqexp import registry
-from seqexp.cli import quote_free_text
 from seqexp.commands.hydra_app import run_app
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.quoting import quote
 
 if TYPE_CHECKING:
     from seqexp.tracking.run_folder import RunFolder
@@ -65,14 +65,13 @@ def _type_saved_configuration(resume: str) -> None:
             words += [_word(f"{spec.name}.{key}", item) for key, item in plain.items()]
         else:
             words.append(_word(spec.name, value))
-    sys.argv = [sys.argv[0], *words, *typed, quote_free_text(f"resume={run.path}")]
+    sys.argv = [sys.argv[0], *words, *typed, f"resume={quote(str(run.path))}"]
 
 
 def _word(key: str, value: Any) -> str:
     """An override that gives exactly this value back."""
     if isinstance(value, str):
-        # Quoted by the rules of free text, whatever the key.
-        return f"{key}={quote_free_text(f'text={value}').partition('=')[2]}"
+        return f"{key}={quote(value)}"
     if value is None:
         return f"{key}=null"
     if isinstance(value, list):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,6 +14,7 @@ from seqexp.config.checks import check_rule
 from seqexp.config.data import check_encoding
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.errors import UserError
+from seqexp.quoting import escape_interpolation
 
 # Written into every saved configuration and checkpoint; raised when their layout changes.
 SCHEMA_VERSION = 1
@@ -60,7 +61,7 @@ class TrainConfig:
         check_rule(
             self.scheduler.min_lr <= self.optimizer.lr,
             f"scheduler.min_lr={self.scheduler.min_lr} is above optimizer.lr={self.optimizer.lr}; the rate "
-            "falls from one to the other: lower scheduler.min_lr.",
+            "falls from one to the other: lower scheduler.min_lr or raise optimizer.lr.",
         )
         if not hasattr(self.data, "seq_len") or not hasattr(self.model, "max_len"):
             return
@@ -157,9 +158,16 @@ def _refuse_extra_keys(cfg: DictConfig, typed: Any, parent: str = "") -> None:
 
 def to_plain(config: Any) -> dict[str, Any]:
     """The configuration as dicts, lists, strings and numbers."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return asdict(config)
+
+
+def _as_text(value: Any) -> Any:
+    """The value with every ``${...}`` in its strings escaped: in a saved file it is text."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return escape_interpolation(value) if isinstance(value, str) else value
 
 
 def from_plain(values: Any, where: str) -> TrainConfig:
@@ -179,8 +187,6 @@ def from_plain(values: Any, where: str) -> TrainConfig:
             f"{where} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}. "
             "A newer seqexp is needed to read it."
         )
-    if "${" in json.dumps(values):
-        raise UserError(f"{where} holds an interpolation (${{...}}); a saved run never does.")
     try:
         base = OmegaConf.structured(TrainConfig)
         for spec in fields(TrainConfig):
@@ -190,7 +196,7 @@ def from_plain(values: Any, where: str) -> TrainConfig:
                     raise UserError(f"{where} cannot be read: {spec.name} is missing or no group.")
                 schema = registry.load_schema(spec.name, str(group.get("name")))
                 base[spec.name] = OmegaConf.structured(schema)
-        merged = OmegaConf.merge(base, OmegaConf.create(values))
+        merged = OmegaConf.merge(base, OmegaConf.create(_as_text(values)))
         assert isinstance(merged, DictConfig)
         typed = to_typed(merged)
     except OmegaConfBaseException as error:

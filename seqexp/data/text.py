@@ -82,6 +82,9 @@ class TextData:
     ) -> None:
         self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
         self.parts: dict[str, Part] = encode_corpus(corpus, split, tokenizer)
+
+    def warn_of_unknown(self) -> None:
+        """Say what the parts hold that training never showed."""
         for name, part in self.parts.items():
             if part.unknown:
                 log.warning(
@@ -107,6 +110,7 @@ class TextData:
                     f"({part.tokens} tokens), and a window needs {need}. Give more text, or lower "
                     f"data.seq_len={config.seq_len}."
                 )
+        data.warn_of_unknown()
         return data
 
     @classmethod
@@ -132,7 +136,9 @@ class TextData:
                 f"and {corpus.origin} has {corpus.sha256[:12]}…. Put its files back, or judge the run "
                 "on another text with data.path=."
             )
-        return cls(config, corpus, tokenizer, config.split, seed=0)
+        data = cls(config, corpus, tokenizer, config.split, seed=0)
+        data.warn_of_unknown()
+        return data
 
     @classmethod
     def of_text(
@@ -144,7 +150,9 @@ class TextData:
             UserError: no such file, or no text.
         """
         corpus = read_corpus(find_files(path), f"data.path={path}", encoding)
-        return cls(config, corpus, tokenizer, "all", seed=0)
+        data = cls(config, corpus, tokenizer, "all", seed=0)
+        data.warn_of_unknown()
+        return data
 
     def model_sizes(self) -> dict[str, int]:
         """What the data decides about a model."""
@@ -179,7 +187,7 @@ class TextData:
         *keys, draw = np.random.SeedSequence([self.seed, epoch]).generate_state(ROUNDS + 1, np.uint64)
         length = self.config.seq_len
         room = self.parts["train"].tokens - self.windows_per_epoch * length
-        return np.array(keys, dtype=np.uint64), int(draw % np.uint64(min(length, room)))
+        return np.array(keys, dtype=np.uint64), int(draw % np.uint64(room))
 
     def eval_batches(self, split: str) -> Iterator[Batch]:
         """The whole part once, in windows that follow each other; the last one is padded."""

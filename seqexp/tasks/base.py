@@ -39,6 +39,8 @@ class Data(Protocol):
 class Task(Protocol):
     """A task is made from its configuration; `model` in `loss` is anything that gives logits."""
 
+    metric_names: tuple[str, ...]  # what `metrics` returns
+
     def loss(self, model: Forward, batch: Batch) -> LossOutput: ...
 
     def metrics(

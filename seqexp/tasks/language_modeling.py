@@ -17,6 +17,8 @@ from seqexp.tasks.base import Forward, LossOutput
 class LanguageModeling:
     """The task of every model that maps tokens (B, T) to logits of the next token (B, T, V)."""
 
+    metric_names = ("loss", "perplexity", "bits_per_char")
+
     def __init__(self, config: LanguageModelingConfig) -> None:
         self.label_smoothing = config.label_smoothing
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from seqexp import registry
+from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
-from seqexp.errors import RunFailedError, UserError
+from seqexp.errors import RunFailedError
 from seqexp.evaluation.split import evaluate_split
 from seqexp.tasks.base import Task
 from seqexp.tracking.metrics import MetricsLog
@@ -73,6 +74,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
         self.checkpoints = Checkpoints(run)
         self.mode = monitor_mode(config.trainer.monitor)
+        measured = [f"val/{name}" for name in task.metric_names]
+        check_choice("trainer.monitor", config.trainer.monitor, measured)
         self.step = 0
         self._elapsed_before = 0.0  # in processes before this one
         self._started = time.perf_counter()
@@ -255,11 +258,7 @@ class Trainer:
             self._sample()
         self.metrics.write(self.step, results)
         self.latest.update(results)
-        value = results.get(self.settings.monitor)
-        if value is None:
-            raise UserError(
-                f"trainer.monitor={self.settings.monitor} is not measured; there are {', '.join(results)}."
-            )
+        value = results[self.settings.monitor]
         best = self.checkpoints.best_value
         better = math.isfinite(value) and (
             best is None or (value < best if self.mode == "min" else value > best)
