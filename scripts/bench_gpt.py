@@ -111,9 +111,10 @@ def seqexp_step(
 def hugging_face(size: dict[str, Any], vocab_size: int) -> torch.nn.Module | None:
     """GPT-2 of the same shape, vocabulary and dropout."""
     try:
-        from transformers import GPT2Config, GPT2LMHeadModel
+        from transformers import GPT2Config, GPT2LMHeadModel, logging
     except ImportError:
         return None
+    logging.set_verbosity_error()
     torch.manual_seed(0)
     drop = size["dropout"]
     shape = GPT2Config(
