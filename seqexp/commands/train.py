@@ -50,8 +50,8 @@ def _type_saved_configuration(resume: str) -> None:
         key = word.partition("=")[0].lstrip("+")
         if "=" in word and not key.startswith(RESUMABLE) and key != "device":
             raise UserError(
-                f"{word} cannot be changed when a run goes on; settings of trainer, optimizer, "
-                "scheduler and device can. Start a new run for the rest."
+                f"{word} cannot be changed when a run goes on; settings such as trainer.max_steps= and "
+                "optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
             )
     words = []
     for spec in fields(TrainConfig):
@@ -83,11 +83,13 @@ def train(config: TrainConfig) -> float | None:
     """Make or reopen the run folder and train in it; the best value of `trainer.monitor`."""
     from seqexp.tracking.run_folder import RunFolder
 
+    resuming = config.resume is not None
     if config.resume:
         run = RunFolder(Path(config.resume))
     else:
         run = RunFolder.create("train", config.name, _sweep_job(config))
     handler = run.log_to_file("train")
+    before = run.read_status()
     run.write_status("running")
     try:
         best, ending = _train_in(run, config)
@@ -95,8 +97,11 @@ def train(config: TrainConfig) -> float | None:
         run.write_status("interrupted")
         raise
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        run.write_status("failed", error=text)
+        if resuming and isinstance(error, UserError):
+            run.restore_status(before)  # nothing was done to the run
+        else:
+            text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+            run.write_status("failed", error=text)
         raise
     finally:
         logging.getLogger().removeHandler(handler)
@@ -167,7 +172,7 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     _say_what_begins(config, run, manifest, trainer)
     if resumed and trainer.done():
         log.info(
-            "this run is finished (step %d); raise trainer.max_steps= to go on with it.",
+            "this run is finished (step %d); raise its length (trainer.max_steps=) to go on.",
             trainer.step,
         )
         return trainer.checkpoints.best_value, "finished"
@@ -240,8 +245,9 @@ def _say_what_begins(
 ) -> None:
     corpus = manifest["corpus"]
     parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
-    length = f"{trainer.total:,} steps"
-    if trainer.total is None:
+    if trainer.total is not None:
+        length = f"{trainer.total:,} steps"
+    else:
         length = (
             f"{config.trainer.max_minutes:g} minutes (not reproducible: the number of steps depends "
             "on the machine)"

@@ -24,7 +24,7 @@ def filter_logits(logits: Tensor, temperature: float, top_k: int = 0, top_p: flo
     if top_p < 1.0:
         ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
-        dropped = (before >= top_p).scatter(-1, index, before >= top_p)
+        dropped = torch.zeros_like(ordered, dtype=torch.bool).scatter(-1, index, before >= top_p)
         probabilities = probabilities.masked_fill(dropped, 0.0)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities

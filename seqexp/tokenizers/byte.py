@@ -1,5 +1,6 @@
 """One token per byte of UTF-8."""
 
+import codecs
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -25,7 +26,9 @@ class ByteTokenizer(Tokenizer):
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return bytes(i for i in ids if i < 256).decode("utf-8", errors="replace")
+        # Not final: the beginning of a character at the end is held back, not shown as U+FFFD.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(bytes(i for i in ids if i < 256))
 
     def state(self) -> dict[str, Any]:
         return {}

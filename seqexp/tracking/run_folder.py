@@ -80,9 +80,16 @@ class RunFolder:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.path / "manifest.json", manifest)
 
+    def read_status(self) -> dict[str, Any]:
+        return read_json(self.path / "status.json")
+
+    def restore_status(self, status: dict[str, Any]) -> None:
+        """Put back what `read_status` gave."""
+        write_json(self.path / "status.json", status)
+
     def write_status(self, status: str, **more: Any) -> None:
         """`status` is running, finished, failed or interrupted."""
-        before = read_json(self.path / "status.json")
+        before = self.read_status()
         now = datetime.now().astimezone().isoformat(timespec="microseconds")
         values = {"status": status, "started": before.get("started", now), "updated": now, **more}
         write_json(self.path / "status.json", values)

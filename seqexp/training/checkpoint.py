@@ -7,6 +7,7 @@ carries its hash, so `last` and `best` always point at a whole file.
 
 import hashlib
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,21 @@ class Checkpoints:
     def record_validation(self, step: int, value: float, better: bool) -> None:
         """Remember a validation; if `better`, the last checkpoint becomes the best."""
         self.index["validated"] = step
+        if not math.isfinite(value):
+            self.index["not_finite"] = step
         if better:
             self.index["best"] = {**self.index["last"], "value": value}
             self.index["since_best"] = 0
         else:
             self.index["since_best"] = self.index.get("since_best", 0) + 1
         self._write_index()
+
+    @property
+    def last_good(self) -> dict[str, Any] | None:
+        """The last checkpoint, or the best if the last gave a loss that is not finite."""
+        last = self.index.get("last")
+        bad = last is not None and last["step"] == self.index.get("not_finite")
+        return self.index.get("best") if bad else last
 
     @property
     def best_value(self) -> float | None:

@@ -127,9 +127,9 @@ def compile_or_not(
     """
     import torch._dynamo
 
-    compiled = torch.compile(model)
     with torch.random.fork_rng():
         try:
+            compiled = torch.compile(model)
             trial(compiled)
         except Exception as error:
             torch._dynamo.reset()

@@ -210,7 +210,7 @@ class Trainer:
         bad = int(self._first_bad)
         if bad < 0:
             return
-        last = self.checkpoints.index.get("last")
+        last = self.checkpoints.last_good
         good = f"step {last['step']} ({last['file']})" if last else "none yet"
         raise NonFiniteLossError(
             f"the loss is not finite at step {bad}; the last good checkpoint is {good}. Try a lower "

@@ -125,4 +125,8 @@ class Optimizers:
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
         for part, state in zip(self.parts, states, strict=True):
+            # The settings stay those of the configuration, which may be newly typed; the state is loaded.
+            typed = [{k: v for k, v in group.items() if k != "params"} for group in part.param_groups]
             part.load_state_dict(state)
+            for group, settings in zip(part.param_groups, typed, strict=True):
+                group.update(settings)
