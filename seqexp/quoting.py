@@ -20,6 +20,12 @@ def quote(value: str) -> str:
     return f"'{value}'"
 
 
+def unquote(quoted: str) -> str:
+    """The string that `quote` was given."""
+    value = re.sub(r"(\\+)('|$)", lambda m: "\\" * (len(m[1]) // 2) + m[2], quoted[1:-1])
+    return re.sub(r"(\\+)\$\{", lambda m: "\\" * (len(m[1]) // 2) + "${", value)
+
+
 def quote_free_text(word: str) -> str:
     """Quote the value of an override if its key is one of free text; other words stay."""
     match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", word, re.DOTALL)

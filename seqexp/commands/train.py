@@ -15,7 +15,7 @@ from seqexp import registry
 from seqexp.commands.hydra_app import run_app
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
-from seqexp.quoting import quote
+from seqexp.quoting import quote, unquote
 
 if TYPE_CHECKING:
     from seqexp.tracking.run_folder import RunFolder
@@ -42,7 +42,7 @@ def _type_saved_configuration(resume: str) -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         raise UserError("resume= goes on with one run; it cannot be used with -m.")
     quoted = resume.startswith("'") and resume.endswith("'")
-    run = find_run(resume[1:-1].replace("\\'", "'") if quoted else resume, key="resume")
+    run = find_run(unquote(resume) if quoted else resume, key="resume")
     saved = run.read_config()
     typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
     groups = {word.partition("=")[0] for word in typed}
