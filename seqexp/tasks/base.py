@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from seqexp.config.run import GenerationConfig
 from seqexp.data.batch import Batch
 
 Forward = Callable[[Tensor], Tensor]
@@ -49,6 +50,6 @@ class Task(Protocol):
         """Averages over a whole split, by metric name without the split's prefix."""
         ...
 
-    def sample(self, model: torch.nn.Module, data: Any, max_new_tokens: int, seed: int) -> str:
+    def sample(self, model: torch.nn.Module, data: Any, config: GenerationConfig, seed: int) -> str:
         """A piece of what the model makes now, for the log."""
         ...

@@ -49,9 +49,8 @@ class LanguageModeling:
             "bits_per_char": nll_sum / math.log(2) / characters,
         }
 
-    def sample(self, model: torch.nn.Module, data: TextData, max_new_tokens: int, seed: int) -> str:
-        """Text from the beginning of a document on, at temperature 0.8."""
-        config = GenerationConfig(max_new_tokens=max_new_tokens, temperature=0.8)
+    def sample(self, model: torch.nn.Module, data: TextData, config: GenerationConfig, seed: int) -> str:
+        """Text from the beginning of a document on, drawn as `config` says."""
         device = next(model.parameters()).device
         text = ""
         for texts in generate_texts(model, data.tokenizer, "", config, seed, device):  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -151,7 +152,9 @@ class Trainer:
 
     def steps(self, progress: Progress) -> Iterator[bool]:
         """Train step by step, logging every so often; yields whether that was the last one."""
-        while not self.done():
+        # Asked once a step: where the clock decides, the answer may change from one line to the next.
+        done = self.done()
+        while not done:
             self._train_step()
             self.step += 1
             if self.device.torch.type == "cpu":
@@ -280,7 +283,10 @@ class Trainer:
         if not self.settings.sample_tokens:
             return
         self.model.eval()
-        text = self.task.sample(self.model, self.data, self.settings.sample_tokens, self.config.seed)
+        generation = replace(
+            self.config.generation, max_new_tokens=self.settings.sample_tokens, num_samples=1
+        )
+        text = self.task.sample(self.model, self.data, generation, self.config.seed)
         self.model.train()
         file = self.run.subfolder("samples") / f"step_{self.step:08d}.txt"
         file.write_text(text + "\n", encoding="utf-8")
