@@ -23,21 +23,27 @@ class Entry:
 ENTRIES: dict[str, dict[str, Entry]] = {
     "model": {
         "gpt": Entry("seqexp.models.gpt:GPT", "seqexp.config.model:GPTConfig"),
+        "rnn": Entry("seqexp.models.rnn:RNN", "seqexp.config.model:RNNConfig"),
+        "lstm": Entry("seqexp.models.rnn:LSTM", "seqexp.config.model:LSTMConfig"),
+        "gru": Entry("seqexp.models.rnn:GRU", "seqexp.config.model:RecurrentConfig"),
     },
     "data": {
         "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "potter": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "shakespeare": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
+        "parity": Entry("seqexp.data.parity:ParityData", "seqexp.config.data:ParityDataConfig"),
     },
     "task": {
         "language_modeling": Entry(
             "seqexp.tasks.language_modeling:LanguageModeling",
             "seqexp.config.task:LanguageModelingConfig",
         ),
+        "parity": Entry("seqexp.tasks.parity:Parity", "seqexp.config.task:ParityConfig"),
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.data:TokenizerConfig"),
         "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.data:TokenizerConfig"),
+        "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.data:TokenizerConfig"),
     },
     "optimizer": {
         name: Entry(f"seqexp.training.optimizers:{name}", f"seqexp.config.optimizer:{schema}")

@@ -1,19 +1,20 @@
 """From a configuration, or from the folder of a run, to the objects that the commands work with."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from seqexp import registry
 from seqexp.config.root import TrainConfig
+from seqexp.config.run import DeviceConfig
 from seqexp.errors import UserError
 from seqexp.tasks.base import Task
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
-from seqexp.training.device import Device
+from seqexp.training.device import Device, setup_device
 
 
 def build_model(config: Any, sizes: dict[str, int]) -> nn.Module:
@@ -37,18 +38,29 @@ class TrainedRun:
     model: nn.Module
     tokenizer: Tokenizer
     step: int
+    device: Device
 
 
-def load_trained_run(folder: RunFolder, checkpoint: str, device: Device) -> TrainedRun:
-    """The model of a run at a checkpoint, in evaluation mode on the device.
+def set_up_device(device: DeviceConfig, config: TrainConfig) -> Device:
+    """The device for a run; precision=auto is fp32 where its model or its task is made for that."""
+    kinds = (registry.load("model", config.model.name), registry.load("task", config.task.name))
+    fp32 = any(getattr(kind, "auto_precision", None) == "fp32" for kind in kinds)
+    if device.precision == "auto" and fp32:
+        device = replace(device, precision="fp32")
+    return setup_device(device)
+
+
+def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -> TrainedRun:
+    """The model of a run at a checkpoint, in evaluation mode on its device.
 
     Raises:
         UserError: the checkpoint is not there, or does not fit the run's configuration.
     """
     config = folder.read_config()
+    where = set_up_device(device, config)
     state = Checkpoints(folder).load(checkpoint)
     tokenizer = tokenizer_from_plain(state.get("tokenizer"))
-    model = build_model(config.model, {"vocab_size": tokenizer.vocab_size})
+    model = build_model(config.model, registry.load("data", config.data.name).sizes(tokenizer))
     try:
         model.load_state_dict(state["model"])
     except (RuntimeError, TypeError) as error:
@@ -56,8 +68,8 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: Device) -> Trai
             f"the checkpoint {checkpoint} of {folder.path} does not fit its config.yaml "
             f"({str(error).splitlines()[0]})."
         ) from error
-    model.to(device.torch).eval()
-    return TrainedRun(folder, config, model, tokenizer, int(state["step"]))
+    model.to(where.torch).eval()
+    return TrainedRun(folder, config, model, tokenizer, int(state["step"]), where)
 
 
 def parameter_report(model: nn.Module) -> dict[str, int]:

@@ -1,13 +1,19 @@
-"""`seqexp eval`: the metrics of a run over a whole split, or over another text."""
+"""`seqexp eval`: the metrics of a run over a whole split, or over other data."""
 
 import json
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from seqexp import registry
 from seqexp.commands.hydra_app import run_app
-from seqexp.config.root import EvalConfig, to_plain
+from seqexp.config.root import EvalConfig, TrainConfig, to_plain
 from seqexp.errors import UserError
+
+if TYPE_CHECKING:
+    from seqexp.data.base import View
+    from seqexp.tasks.base import Task
+    from seqexp.training.device import Device
 
 log = logging.getLogger(__name__)
 
@@ -26,41 +32,29 @@ def run_name(run: str) -> str:
 def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
     from seqexp.commands.build import build_task, load_trained_run
-    from seqexp.data.text import TextData
-    from seqexp.evaluation.split import evaluate_split
     from seqexp.tracking.manifest import environment
+    from seqexp.tracking.plots import accuracy_by_length_figure, save
     from seqexp.tracking.run_folder import RunFolder, find_run
-    from seqexp.training.device import setup_device
 
-    device = setup_device(config.device)
-    trained = load_trained_run(find_run(config.run), config.checkpoint, device)
+    trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
     manifest = trained.folder.manifest()
-    split = config.split or ("all" if config.data.path else "val")
-    if config.data.path:
-        if split != "all":
-            raise UserError(f"split={split} is of the run's own text; with data.path= use split=all.")
-        data = TextData.of_text(
-            trained.config.data, trained.tokenizer, config.data.path, config.data.encoding
+    kind = registry.load("data", trained.config.data.name)
+    data = kind.for_evaluation(trained.config.data, trained.tokenizer, manifest, config.data)
+    split = config.split or ("all" if "all" in data.parts else "val")
+    if split not in data.parts:
+        raise UserError(
+            f"split={split} is not there; there is {', '.join(data.parts)} "
+            "(all is another text, with data.path=; val and train are the run's own)."
         )
-    else:
-        data = TextData.for_evaluation(trained.config.data, trained.tokenizer, manifest)
-        if split not in data.parts:
-            raise UserError(
-                f"split={split} is not there; this run's text has {', '.join(data.parts)}. "
-                "split=all is for another text, with data.path=."
-            )
+    views, notes = data.views(getattr(trained.model, "max_len", None))
+    if not views:
+        raise UserError(f"nothing is left to judge: {'; '.join(notes)}.")
     folder = RunFolder.create("eval", config.name)
     handler = folder.log_to_file("eval")
     folder.write_status("running")
     try:
-        metrics = evaluate_split(
-            build_task(trained.config.task),
-            trained.model,
-            data,
-            split,
-            device.torch,
-            device.autocast,
-        )
+        task = build_task(trained.config.task)
+        rows = judge_views(task, trained.model, trained.device, views, split)
         folder.write_config(to_plain(config))
         described = data.describe()
         folder.write_manifest(
@@ -69,24 +63,29 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
                 **environment(),
                 "run": str(trained.folder.path),
                 "corpus": described,
-                "device": device.name,
-                "precision": device.precision,
+                "left_out": notes,
+                "device": trained.device.name,
+                "precision": trained.device.precision,
             }
         )
+        main_row = next((row for row, view in zip(rows, views, strict=True) if view.main), rows[0])
         result = {
             "command": "eval",
             "run": str(trained.folder.path),
             "checkpoint": config.checkpoint,
             "step": trained.step,
             "split": split,
-            "metrics": metrics,
-            "tokens": data.eval_tokens(split),
-            "characters": data.characters(split),
-            "unknown_characters": data.parts[split].unknown,
+            "metrics": {f"{split}/{name}": cell["value"] for name, cell in main_row["metrics"].items()},
+            "rows": rows,
+            "left_out": notes,
             "corpus": {key: described[key] for key in ("name", "origin", "sha256")},
             "stand_in": described["stand_in"] or (manifest.get("corpus") or {}).get("stand_in"),
+            **described["parts"][split],
         }
         folder.write_result(result)
+        if "length" in rows[0]:
+            figure = accuracy_by_length_figure(rows, trained_length(trained.config), config.name)
+            save(figure, folder.subfolder("plots") / "accuracy_by_length.png")
         folder.write_status("finished")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -96,27 +95,84 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         logging.getLogger().removeHandler(handler)
         handler.close()
     _show(result)
+    metrics: dict[str, float] = result["metrics"]
     return metrics
+
+
+def trained_length(config: TrainConfig) -> int:
+    """The length that a run is trained for."""
+    return int(getattr(config.data, "max_seq_len", None) or config.data.seq_len)
+
+
+def judge_views(task: "Task", model: Any, device: "Device", views: "list[View]", split: str) -> list[dict[str, Any]]:
+    """One row a view: its label, and of each metric the value, its count and its 95 % interval."""
+    from seqexp.evaluation.split import evaluate_split
+
+    rows = []
+    for view in views:
+        found = evaluate_split(task, model, view.data, split, device.torch, device.autocast)
+        cells = {
+            name.partition("/")[2]: {"value": metric.value, "count": metric.count, "interval": metric.interval}
+            for name, metric in found.items()
+        }
+        rows.append({**view.label, "metrics": cells})
+    return rows
 
 
 def _show(result: dict[str, Any]) -> None:
     """A table for people, JSON for programs."""
     if result["stand_in"]:
         log.warning("NOTE: %s", result["stand_in"])
+    for note in result["left_out"]:
+        log.warning("NOTE: %s", note)
     if not sys.stdout.isatty():
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
+
+    Console().print(_metric_table(result) if len(result["rows"]) == 1 else _row_table(result))
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"{result['split']} of {result['corpus']['name']}, step {result['step']} ({result['checkpoint']})"
+
+
+def _metric_table(result: dict[str, Any]) -> Any:
+    """One row a metric."""
     from rich.table import Table
 
-    units = {"loss": "nats per token", "bits_per_char": "bits", "perplexity": "per token"}
-    table = Table(
-        title=f"{result['split']} of {result['corpus']['name']}, step {result['step']} "
-        f"({result['checkpoint']}): {result['tokens']:,} tokens, {result['characters']:,} characters"
-    )
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    units = {"bits_per_char": "bits", "perplexity": "per token"}
+    table = Table("metric", title=_title(result))
+    for column in ("value", "95 % interval", "of"):
+        table.add_column(column, justify="right")
     table.add_column("unit")
-    for name, value in result["metrics"].items():
-        table.add_row(name, f"{value:.4f}", units.get(name.rpartition("/")[2], ""))
-    Console().print(table)
+    (row,) = result["rows"]
+    for name, cell in row["metrics"].items():
+        unit = units.get(name, "nats per token" if name == "loss" else "")
+        table.add_row(name, f"{cell['value']:.4f}", _interval(cell), f"{cell['count']:,}", unit)
+    return table
+
+
+def _row_table(result: dict[str, Any]) -> Any:
+    """One row a view, such as a length."""
+    from rich.table import Table
+
+    first = result["rows"][0]
+    labels = [key for key in first if key != "metrics"]
+    table = Table(title=_title(result), caption="in brackets: 95 % interval")
+    for name in [*labels, *first["metrics"]]:
+        table.add_column(name, justify="right")
+    for row in result["rows"]:
+        cells = [
+            f"{cell['value']:.4f}" + (f" ({_interval(cell)})" if cell["interval"] else "")
+            for cell in row["metrics"].values()
+        ]
+        table.add_row(*(str(row[label]) for label in labels), *cells)
+    return table
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    if not cell["interval"]:
+        return ""
+    low, high = cell["interval"]
+    return f"{low:.4f}–{high:.4f}"

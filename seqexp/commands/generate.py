@@ -3,6 +3,8 @@
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,15 @@ def main() -> None:
 def generate(config: GenerateConfig) -> list[str]:
     """Print the samples (streamed where there is one and a terminal) and keep them in a run folder."""
     from seqexp.commands.build import load_trained_run
-    from seqexp.decoding.text import prompt_ids
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.run_folder import RunFolder, find_run
-    from seqexp.training.device import setup_device
 
     prompt = _read_prompt(config)
     if config.output:
         _check_writable(Path(config.output).expanduser())
-    device = setup_device(config.device)
-    trained = load_trained_run(find_run(config.run), config.checkpoint, device)
-    prompt_ids(trained.tokenizer, prompt)  # a character it cannot read is an error before a folder is made
+    trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
+    # Up to the first step, so that a prompt it cannot read is an error before a folder is made.
+    texts = _begin(config, trained, prompt)
     folder = RunFolder.create("generate", config.name)
     folder.write_config(to_plain(config))
     folder.write_status("running")
@@ -40,14 +40,14 @@ def generate(config: GenerateConfig) -> list[str]:
             **environment(),
             "run": str(trained.folder.path),
             "seed": config.seed,
-            "device": device.name,
+            "device": trained.device.name,
             "precision": "fp32",
         }
     )
     samples: list[str] = []
     status = "interrupted"
     try:
-        samples = _write(config, trained, prompt, device)
+        samples = _write(config, texts)
         status = "finished"
     except KeyboardInterrupt as error:
         samples = list(error.args[0]) if error.args else []
@@ -76,11 +76,21 @@ def generate(config: GenerateConfig) -> list[str]:
     return samples
 
 
-def _write(config: GenerateConfig, trained: Any, prompt: str, device: Any) -> list[str]:
+def _begin(config: GenerateConfig, trained: Any, prompt: str) -> Iterator[list[str]]:
+    """The samples as they grow, begun."""
+    from seqexp.commands.build import build_task
+
+    task = build_task(trained.config.task)
+    growing = task.generate(
+        trained.model, trained.tokenizer, prompt, config.generation, config.seed, trained.device.torch
+    )
+    first = next(growing)
+    return chain([first], growing)
+
+
+def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:
     """Generate and hand out; a KeyboardInterrupt carries the samples so far."""
     from tqdm import tqdm
-
-    from seqexp.decoding.text import generate_texts
 
     stream = config.output is None and config.generation.num_samples == 1 and sys.stdout.isatty()
     total = config.generation.max_new_tokens
@@ -88,28 +98,18 @@ def _write(config: GenerateConfig, trained: Any, prompt: str, device: Any) -> li
         total=total, desc="generating", unit="tok", delay=2, leave=False,
         disable=True if stream else None,
     )  # fmt: skip
-    texts = [""] * config.generation.num_samples
-    if stream:
-        print(prompt, end="", flush=True)
+    samples = [""] * config.generation.num_samples
     try:
         with progress:
-            for now in generate_texts(
-                trained.model,
-                trained.tokenizer,
-                prompt,
-                config.generation,
-                config.seed,
-                device.torch,
-            ):
+            for now in growing:
                 if stream:
-                    print(now[0][len(texts[0]) :], end="", flush=True)
-                texts = now
+                    print(now[0][len(samples[0]) :], end="", flush=True)
+                samples = now
                 progress.update(1)
     except KeyboardInterrupt:
         if stream:
             print(flush=True)
-        raise KeyboardInterrupt([prompt + text for text in texts]) from None
-    samples = [prompt + text for text in texts]
+        raise KeyboardInterrupt(samples) from None
     if stream:
         print()
         return samples

@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqexp import registry
+from seqexp.config.data import OtherDataConfig
 from seqexp.config.paths import conf_dir, register_schemas, user_conf_dir
 from seqexp.config.root import (
     EvalConfig,
     GenerateConfig,
-    OtherTextConfig,
     SweepConfig,
     TrainConfig,
     to_typed,
@@ -216,7 +216,7 @@ def _unknown_key(key: str, text: str) -> UserError:
 
 
 def _field_names(class_name: str) -> list[str]:
-    schemas = [TrainConfig, EvalConfig, GenerateConfig, OtherTextConfig, SweepConfig]
+    schemas = [TrainConfig, EvalConfig, GenerateConfig, OtherDataConfig, SweepConfig]
     schemas += [DeviceConfig, TrainerConfig, GenerationConfig]
     for group, entries in registry.ENTRIES.items():
         schemas += [registry.load_schema(group, name) for name in entries]

@@ -18,6 +18,7 @@ from seqexp.errors import UserError
 from seqexp.quoting import quote, unquote
 
 if TYPE_CHECKING:
+    from seqexp.tracking.metrics import MetricsLog
     from seqexp.tracking.run_folder import RunFolder
     from seqexp.training.loop import Trainer
 
@@ -124,10 +125,9 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     """The training itself; returns the best value of the monitor and how it ended."""
     import torch
 
-    from seqexp.commands.build import build_model, build_task, parameter_report
+    from seqexp.commands.build import build_model, build_task, parameter_report, set_up_device
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
-    from seqexp.training.device import setup_device
     from seqexp.training.loop import Trainer
 
     fingerprint = config.fingerprint()
@@ -136,13 +136,17 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
         config.data.path = str(Path(config.data.path).expanduser().absolute())
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
-    device = setup_device(config.device)
+    device = set_up_device(config.device, config)
     torch.manual_seed(config.seed)
     data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)
     described = data.describe()
     if described["stand_in"]:
         log.warning("NOTE: %s", described["stand_in"])
-    model = build_model(config.model, data.model_sizes()).to(device.torch)
+    model = build_model(config.model, data.sizes(data.tokenizer)).to(device.torch)
+    if data.carries_state and not hasattr(model, "continue_from"):
+        raise UserError(
+            f"data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), not model={config.model.name}."
+        )
     task = build_task(config.task)
     parameters = parameter_report(model)
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
@@ -182,6 +186,9 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     try:
         metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)
         ending = trainer.fit(metrics)
+        if ending != "interrupted" and not _sweep_job(config):
+            # A sweep's jobs are short and many: their pictures are drawn from what they logged when asked for.
+            draw_run(run, config, trainer, metrics)
     finally:
         metrics.close()
     _conclude(run, config, trainer, manifest, ending)
@@ -262,15 +269,39 @@ def _say_what_begins(
     log.info("length  %s%s", length, f", from step {trainer.step}" if trainer.step else "")
 
 
+def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
+    """The pictures of a finished run, in its ``plots/`` and in TensorBoard."""
+    from seqexp.commands.eval import judge_views, trained_length
+    from seqexp.evaluation.recurrence import hidden_states, is_recurrent
+    from seqexp.tracking import plots
+    from seqexp.tracking.metrics import read_metrics
+
+    title, model, data = config.name, trainer.model, trainer.data
+    figures = {"loss": plots.loss_figure(read_metrics(run.metrics_file), title, trainer.task.loss_unit)}
+    if is_recurrent(model):
+        figures["gradient_flow"] = plots.gradient_flow_figure(read_metrics(run.gradient_flow_file), title)
+        batch = next(data.eval_batches("val"))
+        tokens, targets = batch.inputs[0], batch.targets[0].tolist()
+        hidden = hidden_states(model, tokens.to(trainer.device.torch))
+        truth = targets if config.task.name == "parity" else None
+        figures["hidden_states"] = plots.hidden_states_figure(hidden, tokens.tolist(), truth, title)
+    views, _ = data.views(getattr(model, "max_len", None))
+    if len(views) > 1:
+        model.load_state_dict(trainer.checkpoints.load("best")["model"])
+        rows = judge_views(trainer.task, model, trainer.device, views, "val")
+        figures["accuracy_by_length"] = plots.accuracy_by_length_figure(rows, trained_length(config), title)
+    folder = run.subfolder("plots")
+    for name, figure in figures.items():
+        metrics.image(name, plots.save(figure, folder / f"{name}.png"), trainer.step)
+
+
 def _conclude(
     run: "RunFolder", config: TrainConfig, trainer: "Trainer", manifest: dict[str, Any], ending: str
 ) -> None:
-    """The result, the plot, and what to type next."""
+    """The result, and what to type next."""
     from seqexp.tracking.metrics import read_metrics
-    from seqexp.tracking.plots import plot_loss
 
     rows = read_metrics(run.metrics_file)
-    plot_loss(rows, config.name, run.subfolder("plots") / "loss.png")
     best = trainer.checkpoints.index.get("best")
     if best is None:
         return
@@ -301,4 +332,5 @@ def _conclude(
     if manifest["corpus"]["stand_in"]:
         log.warning("NOTE: %s", manifest["corpus"]["stand_in"])
     if ending != "interrupted":
-        log.info('next    seqexp eval run=latest   or   seqexp generate run=latest prompt="The "')
+        prompt = "0110100" if config.task.name == "parity" else '"The "'
+        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest prompt=%s", prompt)

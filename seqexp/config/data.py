@@ -1,6 +1,7 @@
 """Options of data sets and tokenizers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -15,7 +16,11 @@ class TextDataConfig:
 
     Files are looked for in `path`, then ``$SEQEXP_DATA/<name>``, then ``./data/<name>``; then comes the
     download from `url` (whose bytes must have this `sha256`), then, if `stand_in`, the stand-in book.
+    With `carry_state` each row of a batch goes on where it ended in the batch before.
     """
+
+    TASKS: ClassVar = ("language_modeling",)
+    OTHER_TOKENIZERS: ClassVar = ("bits",)  # those that cannot read it
 
     name: str = MISSING
     path: str | None = None
@@ -26,6 +31,7 @@ class TextDataConfig:
     split: str = "contiguous"
     seq_len: int = 128
     batch_size: int = 16
+    carry_state: bool = False
 
     def __post_init__(self) -> None:
         check_choice("data.split", self.split, TEXT_SPLITS)
@@ -43,10 +49,81 @@ class TextDataConfig:
 
 
 @dataclass
-class TokenizerConfig:
-    """A tokenizer without options (char, byte)."""
+class ParityDataConfig:
+    """Random bits for the parity task.
+
+    Sequences have `seq_len` bits, or from `min_seq_len` to `seq_len` where that is given. With `max_seq_len`
+    there is a curriculum: `seq_len` is where it begins, and it grows by `grow_by` whenever the mean
+    training loss of `grow_every` steps is under `grow_below`. Runs are validated on `eval_sequences` held-out
+    sequences of the longest length, and judged on as many of each length in `eval_lengths`.
+    """
+
+    TASKS: ClassVar = ("parity",)
+    OTHER_TOKENIZERS: ClassVar = ("char", "byte")
 
     name: str = MISSING
+    seq_len: int = 100
+    min_seq_len: int | None = None
+    max_seq_len: int | None = None
+    grow_by: int = 10
+    grow_below: float = 0.05
+    grow_every: int = 50
+    batch_size: int = 10
+    eval_sequences: int = 1000
+    eval_lengths: list[int] = field(default_factory=lambda: [10, 20, 50, 100, 200, 500, 1000])
+
+    def __post_init__(self) -> None:
+        check_range("data.seq_len", self.seq_len, 1)
+        check_range("data.min_seq_len", self.min_seq_len, 1)
+        check_range("data.max_seq_len", self.max_seq_len, 1)
+        check_range("data.grow_by", self.grow_by, 1)
+        check_range("data.grow_below", self.grow_below, above=0)
+        check_range("data.grow_every", self.grow_every, 1)
+        check_range("data.batch_size", self.batch_size, 1)
+        check_range("data.eval_sequences", self.eval_sequences, 1, 1_000_000)
+        check_lengths("data.eval_lengths", self.eval_lengths)
+        check_rule(
+            self.min_seq_len is None or self.min_seq_len <= self.seq_len,
+            f"data.min_seq_len={self.min_seq_len} is above data.seq_len={self.seq_len}; lengths are drawn "
+            "from the one to the other: lower data.min_seq_len or raise data.seq_len.",
+        )
+        check_rule(
+            self.max_seq_len is None or self.max_seq_len >= self.seq_len,
+            f"data.max_seq_len={self.max_seq_len} is below data.seq_len={self.seq_len}, where the curriculum "
+            "begins: raise data.max_seq_len or lower data.seq_len.",
+        )
+
+
+@dataclass
+class OtherDataConfig:
+    """What `eval` judges a run on instead of its own held-out part: another text, or other sequences of bits."""
+
+    path: str | None = None
+    encoding: str | None = None
+    lengths: list[int] | None = None
+    sequences: int | None = None
+
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+        check_lengths("data.lengths", self.lengths)
+        check_range("data.sequences", self.sequences, 1, 1_000_000)
+
+
+@dataclass
+class TokenizerConfig:
+    """A tokenizer without options (char, byte, bits)."""
+
+    name: str = MISSING
+
+
+def check_lengths(key: str, lengths: list[int] | None) -> None:
+    """Refuse lengths of sequences that are not from 1 to 100,000.
+
+    Raises:
+        UserError: naming the one that is not.
+    """
+    for length in lengths or []:
+        check_range(key, length, 1, 100_000)
 
 
 def check_encoding(encoding: str | None) -> None:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqexp import registry
 from seqexp.config.checks import check_rule
-from seqexp.config.data import check_encoding
+from seqexp.config.data import OtherDataConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.errors import UserError
 from seqexp.quoting import escape_interpolation
@@ -63,12 +63,25 @@ class TrainConfig:
             f"scheduler.min_lr={self.scheduler.min_lr} is above optimizer.lr={self.optimizer.lr}; the rate "
             "falls from one to the other: lower scheduler.min_lr or raise optimizer.lr.",
         )
-        if not hasattr(self.data, "seq_len") or not hasattr(self.model, "max_len"):
-            return
+        tasks = getattr(self.data, "TASKS", (self.task.name,))
         check_rule(
-            self.model.max_len >= self.data.seq_len,
-            f"model.max_len={self.model.max_len} is shorter than data.seq_len={self.data.seq_len}; "
-            "the model must hold a whole window: raise model.max_len or lower data.seq_len.",
+            self.task.name in tasks,
+            f"task={self.task.name} does not go with data={self.data.name}; use task={tasks[0]}.",
+        )
+        check_rule(
+            self.tokenizer.name not in getattr(self.data, "OTHER_TOKENIZERS", ()),
+            f"tokenizer={self.tokenizer.name} cannot read data={self.data.name}; leave tokenizer= out.",
+        )
+        for key in ("seq_len", "max_seq_len"):
+            longest = getattr(self.data, key, None)
+            check_rule(
+                longest is None or getattr(self.model, "max_len", longest) >= longest,
+                f"model.max_len={getattr(self.model, 'max_len', None)} is shorter than data.{key}={longest}; "
+                f"the model must hold a whole window: raise model.max_len or lower data.{key}.",
+            )
+        check_rule(
+            not getattr(self.data, "carry_state", False) or self.trainer.accumulate == 1,
+            "data.carry_state=true needs trainer.accumulate=1: a batch in pieces has no one state to carry.",
         )
 
     def fingerprint(self) -> str:
@@ -82,24 +95,13 @@ class TrainConfig:
 
 
 @dataclass
-class OtherTextConfig:
-    """Another text for `eval` to judge a run on."""
-
-    path: str | None = None
-    encoding: str | None = None
-
-    def __post_init__(self) -> None:
-        check_encoding(self.encoding)
-
-
-@dataclass
 class EvalConfig:
     """Judge a run. `split` null means the validation part, or all of another text."""
 
     run: str = "latest"
     checkpoint: str = "best"
     split: str | None = None
-    data: OtherTextConfig = field(default_factory=OtherTextConfig)
+    data: OtherDataConfig = field(default_factory=OtherDataConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = 1

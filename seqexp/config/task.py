@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seqexp.config.checks import check_range
+from seqexp.config.checks import check_choice, check_range
 
 
 @dataclass
@@ -14,3 +14,19 @@ class LanguageModelingConfig:
 
     def __post_init__(self) -> None:
         check_range("task.label_smoothing", self.label_smoothing, 0, below=1)
+
+
+@dataclass
+class ParityConfig:
+    """Tell at each step whether the ones so far are odd.
+
+    The loss is taken at every step with `full_supervision`, else at the last alone: `bce` is the binary
+    cross-entropy in nats, `mse` the squared error of the probability.
+    """
+
+    name: str = "parity"
+    full_supervision: bool = True
+    loss: str = "bce"
+
+    def __post_init__(self) -> None:
+        check_choice("task.loss", self.loss, ("bce", "mse"))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from seqexp import registry
-from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.config.data import OtherDataConfig, TextDataConfig, TokenizerConfig
 from seqexp.data.batch import Batch
+from seqexp.data.base import View
 from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
 from seqexp.data.encoded import Part, encode_corpus, training_pieces
@@ -115,13 +116,20 @@ class TextData:
 
     @classmethod
     def for_evaluation(
-        cls, config: TextDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any]
+        cls, config: TextDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig
     ) -> "TextData":
-        """The corpus that a run was trained on, found again by its files or as the run found it.
+        """The text that `other` names, or that the run was trained on, found by its files or as the run did.
 
         Raises:
-            UserError: it is not there, or is not the same.
+            UserError: it is not there, or is not the same, or `other` asks for what is no text.
         """
+        if other.lengths is not None or other.sequences is not None:
+            raise UserError(
+                "data.lengths and data.sequences are for runs on parity; this run is on text: give "
+                "data.path=<another text>, or leave them out."
+            )
+        if other.path:
+            return cls.of_text(config, tokenizer, other.path, other.encoding)
         recorded = manifest.get("corpus") or {}
         files = [Path(str(file.get("path"))) for file in recorded.get("files", [])]
         encoding = config.encoding
@@ -154,9 +162,15 @@ class TextData:
         data.warn_of_unknown()
         return data
 
-    def model_sizes(self) -> dict[str, int]:
+    @staticmethod
+    def sizes(tokenizer: Tokenizer) -> dict[str, int]:
         """What the data decides about a model."""
-        return {"vocab_size": self.tokenizer.vocab_size}
+        return {"vocab_size": tokenizer.vocab_size}
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether batches go on row by row, so that a recurrent model may carry its state."""
+        return self.config.carry_state
 
     @cached_property
     def windows_per_epoch(self) -> int:
@@ -164,14 +178,28 @@ class TextData:
 
     @property
     def steps_per_epoch(self) -> float:
+        if self.carries_state:
+            return self._windows_per_row
         return self.windows_per_epoch / self.config.batch_size
+
+    @property
+    def _windows_per_row(self) -> int:
+        """Where rows go on from batch to batch: how many windows each has in an epoch."""
+        return max(1, self.windows_per_epoch // self.config.batch_size)
 
     def train_batch(self, step: int) -> Batch:
         """The batch of step 0, 1, 2, …: a pure function of seed and step.
 
-        In each epoch the text is cut into windows from another start, and they come in another order.
+        In each epoch the text is cut into windows from another start, and they come in another order; or,
+        where state is carried, one after the other in as many rows as a batch has.
         """
         length, size = self.config.seq_len, self.config.batch_size
+        if self.carries_state:
+            epoch, column = divmod(step, self._windows_per_row)
+            _, phase = self._epoch(epoch)
+            starts = phase + (np.arange(size) * self._windows_per_row + column) * length
+            windows = self.parts["train"].windows(starts, length + 1)
+            return replace(Batch.from_windows(windows, np.full(size, length)), continues=column > 0)
         count = np.arange(step * size, (step + 1) * size, dtype=np.int64)
         epochs, places = np.divmod(count, self.windows_per_epoch)
         starts = np.empty(size, dtype=np.int64)
@@ -193,11 +221,18 @@ class TextData:
         """The whole part once, in windows that follow each other; the last one is padded."""
         part, length = self.parts[split], self.config.seq_len
         starts = np.arange(0, part.tokens - 1, length, dtype=np.int64)
-        rows = max(1, EVAL_TOKENS // length)
-        for first in range(0, len(starts), rows):
-            some = starts[first : first + rows]
-            windows = part.windows(some, length + 1)
-            yield Batch.from_windows(windows, np.minimum(length, part.tokens - 1 - some))
+        if self.carries_state:
+            rows = min(self.config.batch_size, len(starts))
+            columns = -(-len(starts) // rows)
+            batches = [(np.arange(rows) * columns + column) * length for column in range(columns)]
+        else:
+            rows = max(1, EVAL_TOKENS // length)
+            batches = [starts[first : first + rows] for first in range(0, len(starts), rows)]
+        for number, some in enumerate(batches):
+            # Rows of carried state may end before the others: what is left of them is padding.
+            lengths = np.clip(part.tokens - 1 - some, 0, length)
+            batch = Batch.from_windows(part.windows(some, length + 1), lengths)
+            yield replace(batch, continues=self.carries_state and number > 0)
 
     def eval_tokens(self, split: str) -> int:
         """How many targets `eval_batches` holds in all."""
@@ -206,6 +241,28 @@ class TextData:
     def characters(self, split: str) -> int:
         """How many characters of text these targets stand for."""
         return self.parts[split].characters
+
+    def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
+        """What `eval` judges: the part as a whole, whatever the model's window."""
+        del max_len
+        return [View({}, self)], []
+
+    # Nothing about text changes while a model is trained on it.
+
+    review_every = None
+
+    def review(self, loss: float) -> str | None:
+        del loss
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        del state
+
+    def metrics(self) -> dict[str, float]:
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""
@@ -220,7 +277,7 @@ class TextData:
                 name: {
                     "tokens": part.tokens - 1,
                     "characters": part.characters,
-                    "unknown": part.unknown,
+                    "unknown_characters": part.unknown,
                 }
                 for name, part in self.parts.items()
             },

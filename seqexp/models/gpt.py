@@ -208,6 +208,7 @@ class GPT(nn.Module):
         bias: bool = False,
         positions: str = "learned",
         tie_embeddings: bool = True,
+        n_outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.max_len, self.positions, self.dropout = max_len, positions, dropout
@@ -224,9 +225,10 @@ class GPT(nn.Module):
             raise ValueError(f"positions={positions!r} must be learned, sinusoidal or rotary")
         self.blocks = nn.ModuleList(Block(n_embd, n_head, dropout, bias) for _ in range(n_layer))
         self.norm = nn.LayerNorm(n_embd, bias=bias)
-        self.head = nn.Linear(n_embd, vocab_size, bias=False)
+        # Logits of the next token, or of `n_outputs` labels at each step.
+        self.head = nn.Linear(n_embd, n_outputs or vocab_size, bias=False)
         self._initialise(n_layer)
-        if tie_embeddings:
+        if tie_embeddings and n_outputs is None:
             self.head.weight = self.embedding.weight
 
     def _initialise(self, n_layer: int) -> None:

@@ -1,6 +1,6 @@
 """What ties a model's outputs to a loss, metrics and decoding."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqexp.config.run import GenerationConfig
 from seqexp.data.batch import Batch
+from seqexp.tokenizers.base import Tokenizer
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -17,7 +18,8 @@ Forward = Callable[[Tensor], Tensor]
 class LossOutput:
     """Sums over the counted items of a batch, in fp32; the caller divides by the count.
 
-    `loss_sum` is what is minimised, `nll_sum` the negative log-likelihood in nats, never smoothed.
+    `loss_sum` is what is minimised, `nll_sum` what is reported as the loss: the negative log-likelihood
+    in nats, never smoothed, or for a loss that is no likelihood, that loss.
     """
 
     loss_sum: Tensor
@@ -25,31 +27,45 @@ class LossOutput:
     metric_sums: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Data(Protocol):
-    """What a task and the loop ask of a data set."""
+@dataclass(frozen=True)
+class Metric:
+    """A number, how many items it is an average of, and its 95 % interval where it is a share."""
 
-    def train_batch(self, step: int) -> Batch: ...
-    def eval_batches(self, split: str) -> Any: ...
-    def characters(self, split: str) -> int: ...
-    def model_sizes(self) -> dict[str, int]: ...
-    def describe(self) -> dict[str, Any]: ...
-    @property
-    def steps_per_epoch(self) -> float: ...
+    value: float
+    count: int
+    interval: tuple[float, float] | None = None
 
 
 class Task(Protocol):
     """A task is made from its configuration; `model` in `loss` is anything that gives logits."""
 
     metric_names: tuple[str, ...]  # what `metrics` returns
+    loss_unit: str
+
+    def count(self, batch: Batch) -> int:
+        """The items that the loss of a batch averages over, known before the forward pass."""
+        ...
 
     def loss(self, model: Forward, batch: Batch) -> LossOutput: ...
 
     def metrics(
         self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Metric]:
         """Averages over a whole split, by metric name without the split's prefix."""
         ...
 
     def sample(self, model: torch.nn.Module, data: Any, config: GenerationConfig, seed: int) -> str:
         """A piece of what the model makes now, for the log."""
+        ...
+
+    def generate(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Tokenizer,
+        prompt: str,
+        config: GenerationConfig,
+        seed: int,
+        device: torch.device,
+    ) -> Iterator[list[str]]:
+        """What `seqexp generate` writes, one text a sample, yielded again and again as they grow."""
         ...

@@ -1,7 +1,7 @@
 """Predict the next token, in words: loss in nats per token, perplexity, bits per character."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,22 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import LanguageModelingConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.text import TextData
-from seqexp.decoding.text import generate_texts
-from seqexp.tasks.base import Forward, LossOutput
+from seqexp.decoding.text import generate_texts, prompt_ids
+from seqexp.tasks.base import Forward, LossOutput, Metric
+from seqexp.tokenizers.base import Tokenizer
 
 
 class LanguageModeling:
     """The task of every model that maps tokens (B, T) to logits of the next token (B, T, V)."""
 
     metric_names = ("loss", "perplexity", "bits_per_char")
+    loss_unit = "nats per token"
 
     def __init__(self, config: LanguageModelingConfig) -> None:
         self.label_smoothing = config.label_smoothing
+
+    def count(self, batch: Batch) -> int:
+        return batch.count
 
     def loss(self, model: Forward, batch: Batch) -> LossOutput:
         """Cross-entropy summed over the targets that are not padding."""
@@ -40,13 +45,13 @@ class LanguageModeling:
 
     def metrics(
         self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Metric]:
         """`loss` in nats per token, `perplexity`, and `bits_per_char` of the text that was read."""
         loss = nll_sum / count
         return {
-            "loss": loss,
-            "perplexity": math.exp(loss) if loss < 700 else math.inf,
-            "bits_per_char": nll_sum / math.log(2) / characters,
+            "loss": Metric(loss, count),
+            "perplexity": Metric(math.exp(loss) if loss < 700 else math.inf, count),
+            "bits_per_char": Metric(nll_sum / math.log(2) / characters, characters),
         }
 
     def sample(self, model: torch.nn.Module, data: TextData, config: GenerationConfig, seed: int) -> str:
@@ -56,3 +61,22 @@ class LanguageModeling:
         for texts in generate_texts(model, data.tokenizer, "", config, seed, device):  # type: ignore[arg-type]
             text = texts[0]
         return text
+
+    def generate(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Tokenizer,
+        prompt: str,
+        config: GenerationConfig,
+        seed: int,
+        device: torch.device,
+    ) -> Iterator[list[str]]:
+        """The prompt and what follows it, token by token.
+
+        Raises:
+            UserError: the prompt holds characters that the model never saw.
+        """
+        prompt_ids(tokenizer, prompt)
+        yield [prompt] * config.num_samples
+        for texts in generate_texts(model, tokenizer, prompt, config, seed, device):  # type: ignore[arg-type]
+            yield [prompt + text for text in texts]

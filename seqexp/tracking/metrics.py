@@ -14,13 +14,18 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
+GRADIENT_FLOW = "gradient_flow.jsonl"
+
+
 class MetricsLog:
     """Writes rows of metrics. A row is kept in memory by the writers and never waits for a disk."""
 
     def __init__(self, jsonl: Path, tensorboard: Path, after_step: int | None = None) -> None:
         """With `after_step`, goes on after it: what was written later is cut off in both places."""
         if after_step is not None:
-            _keep_until(jsonl, after_step)
+            for file in (jsonl, jsonl.with_name(GRADIENT_FLOW)):
+                _keep_until(file, after_step)
+        self._jsonl = jsonl
         self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115
         self._events = EventFileWriter(str(tensorboard))
         if after_step is not None:
@@ -34,6 +39,11 @@ class MetricsLog:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._add(Event(summary=Summary(value=values)), step)
 
+    def gradient_flow(self, step: int, norms: dict[str, list[float]]) -> None:
+        """Norms over time within a sequence, which are no curve over steps: a file of their own."""
+        with self._jsonl.with_name(GRADIENT_FLOW).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **norms}) + "\n")
+
     def text(self, tag: str, text: str, step: int) -> None:
         """Text for TensorBoard's text page, shown as it is."""
         quoted = "\n".join("    " + line for line in text.splitlines())
@@ -44,6 +54,11 @@ class MetricsLog:
         )
         metadata = create_summary_metadata(display_name=tag, description="")
         value = Summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor)
+        self._add(Event(summary=Summary(value=[value])), step)
+
+    def image(self, tag: str, png: bytes, step: int) -> None:
+        """A picture for TensorBoard's images page."""
+        value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
         self._add(Event(summary=Summary(value=[value])), step)
 
     def _add(self, event: Event, step: int) -> None:
@@ -73,5 +88,7 @@ def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
 
 
 def _keep_until(jsonl: Path, step: int) -> None:
+    if not jsonl.is_file():
+        return
     rows = [row for row in read_metrics(jsonl) if row["step"] <= step]
     jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -52,6 +52,10 @@ class RunFolder:
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def gradient_flow_file(self) -> Path:
+        return self.path / "gradient_flow.jsonl"
+
     def subfolder(self, name: str) -> Path:
         folder = self.path / name
         folder.mkdir(exist_ok=True)

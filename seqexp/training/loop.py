@@ -15,8 +15,11 @@ from seqexp import registry
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import RunFailedError
+from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
+from seqexp.data.base import Data
 from seqexp.tasks.base import Task
+from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.progress import Progress
 from seqexp.tracking.run_folder import RunFolder
@@ -27,6 +30,9 @@ from seqexp.training.optimizers import Optimizers
 from seqexp.training.schedules import lr_factor
 
 log = logging.getLogger(__name__)
+
+# Held-out rows on which the gradient through time is measured at each validation.
+GRADIENT_FLOW_ROWS = 16
 
 HIGHER_IS_BETTER = ("accuracy", "bleu", "chrf", "exam/")
 
@@ -62,7 +68,7 @@ class Trainer:
         model: nn.Module,
         forward: Callable[[Tensor], Tensor],
         task: Task,
-        data: Any,
+        data: Data,
         device: Device,
         run: RunFolder,
     ) -> None:
@@ -77,6 +83,7 @@ class Trainer:
         self.mode = monitor_mode(config.trainer.monitor)
         measured = [f"val/{name}" for name in task.metric_names]
         check_choice("trainer.monitor", config.trainer.monitor, measured)
+        self.carried = CarriedState(model) if data.carries_state else None
         self.step = 0
         self._elapsed_before = 0.0  # in processes before this one
         self._started = time.perf_counter()
@@ -86,6 +93,9 @@ class Trainer:
         self._window_tokens = 0
         self._nll = torch.zeros((), device=device.torch)
         self._count = 0
+        # The same since the data was last asked whether it wants to change.
+        self._review_nll = torch.zeros((), device=device.torch)
+        self._review_count = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.torch)
 
     # State
@@ -100,6 +110,9 @@ class Trainer:
             "elapsed": self.elapsed,
             "config": to_plain(self.config),
             "tokenizer": self.data.tokenizer.to_plain(),
+            "data": self.data.state(),
+            "review": {"nll": self._review_nll, "count": self._review_count},
+            "carried": self.carried.state if self.carried else None,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -107,6 +120,12 @@ class Trainer:
         self.optimizers.load_state(state["optimizers"])
         self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"])
+        self.data.load_state(state.get("data", {}))
+        review = state.get("review") or {"nll": torch.zeros(()), "count": 0}
+        self._review_nll = review["nll"].to(self.device.torch)
+        self._review_count = review["count"]
+        if self.carried:
+            self.carried.load(state["carried"], self.device.torch)
         self.step, self._elapsed_before = state["step"], state["elapsed"]
 
     @property
@@ -132,6 +151,8 @@ class Trainer:
         self._started = self._window_started = time.perf_counter()
         with StopRequest() as stop, progress.logging():
             try:
+                if self.step == 0:
+                    self._record_gradient_flow()
                 if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
                     self._save()
                     self._validate()
@@ -159,6 +180,7 @@ class Trainer:
             self.step += 1
             if self.device.torch.type == "cpu":
                 self._check_finite()
+            self._review()
             done = self.done()
             if self.step % self.settings.log_every == 0 or done:
                 self._log(progress, done)
@@ -189,13 +211,18 @@ class Trainer:
         self.optimizers.set_factor(factor)
         self.lr = factor * self.config.optimizer.lr
         batch = self.data.train_batch(self.step)
+        count = self.task.count(batch)
+        if self.carried:
+            self.carried.begin(batch)
         for piece in batch.split(self.settings.accumulate):
             with self.device.autocast():
-                output = self.task.loss(self.forward, piece.to(self.device.torch))
+                output = self.task.loss(self.carried or self.forward, piece.to(self.device.torch))
             # Divided by the count of the whole batch: pieces of any size add up to its exact average.
-            self.scaler.scale(output.loss_sum / batch.count).backward()
+            self.scaler.scale(output.loss_sum / count).backward()
             self._nll += output.nll_sum
-        self._count += batch.count
+            self._review_nll += output.nll_sum
+        self._count += count
+        self._review_count += count
         self._window_tokens += batch.count
         for part in self.optimizers.parts:
             self.scaler.unscale_(part)
@@ -208,6 +235,17 @@ class Trainer:
         self.optimizers.zero_grad()
         bad = (self._first_bad < 0) & ~torch.isfinite(self._nll)
         self._first_bad = torch.where(bad, self.step, self._first_bad)
+
+    def _review(self) -> None:
+        """Every so often, let the data change with the loss, as a curriculum does."""
+        every = self.data.review_every
+        if every is None or self.step % every:
+            return
+        told = self.data.review(float(self._review_nll) / self._review_count)
+        self._review_nll.zero_()
+        self._review_count = 0
+        if told:
+            log.info("step %d  %s", self.step, told)
 
     def _check_finite(self) -> None:
         bad = int(self._first_bad)
@@ -230,6 +268,7 @@ class Trainer:
             "train/loss": float(self._nll) / self._count,
             "train/lr": self.lr,
             "train/grad_norm": float(self._norm),
+            **self.data.metrics(),
             "speed/tokens_per_s": self._window_tokens / seconds,
             "memory/peak_mb": self.device.peak_memory_mb(),
         }
@@ -259,6 +298,7 @@ class Trainer:
         with self._outside_the_window():
             results = self.validate()
             self._sample()
+            self._record_gradient_flow()
         self.metrics.write(self.step, results)
         self.latest.update(results)
         value = results[self.settings.monitor]
@@ -275,9 +315,18 @@ class Trainer:
         self.metrics.flush()
 
     def validate(self) -> dict[str, float]:
-        return evaluate_split(
+        found = evaluate_split(
             self.task, self.model, self.data, "val", self.device.torch, self.device.autocast
         )
+        return {name: metric.value for name, metric in found.items()}
+
+    def _record_gradient_flow(self) -> None:
+        """Of a recurrent model: how the gradient of some held-out rows comes back through time."""
+        if not is_recurrent(self.model):
+            return
+        batch = next(self.data.eval_batches("val")).rows(GRADIENT_FLOW_ROWS).to(self.device.torch)
+        norms = gradient_flow(self.task, self.model, batch)
+        self.metrics.gradient_flow(self.step, norms)
 
     def _sample(self) -> None:
         if not self.settings.sample_tokens:

@@ -1,0 +1,173 @@
+"""The parity task: random bits, and at each step whether the ones so far are odd (the running XOR).
+
+Nothing is read from files: a batch is drawn from (seed, step, the curriculum's length), and the held-out sequences
+of each length are the same for every run, so that runs compare.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seqexp.config.data import OtherDataConfig, ParityDataConfig, TokenizerConfig
+from seqexp.data.base import View
+from seqexp.data.batch import Batch
+from seqexp.errors import UserError
+from seqexp.tokenizers.base import Tokenizer
+from seqexp.tokenizers.bits import BitTokenizer
+
+# Bits in one batch of validation: enough to keep the machine busy, little enough for any memory.
+EVAL_BITS = 100_000
+# Training draws from (seed, step), and seeds are not this long: held-out sequences are other sequences.
+HELD_OUT = {"val": 2**63, "test": 2**63 + 1}
+
+
+def running_parity(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """y_t = x_1 xor … xor x_t along the last axis."""
+    return np.bitwise_xor.accumulate(bits, axis=-1)
+
+
+class ParityData:
+    """Sequences of bits of one length, or of lengths drawn between bounds, with a curriculum if asked for."""
+
+    parts = ("val", "test")
+    carries_state = False
+
+    def __init__(self, config: ParityDataConfig, tokenizer: Tokenizer, seed: int, sequences: int) -> None:
+        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+        self.sequences = sequences
+        self.length = config.seq_len  # the longest in training now: the state of the curriculum
+        self.lengths = sorted({*config.eval_lengths, self.eval_length})  # that `eval` judges
+
+    @classmethod
+    def build(cls, config: ParityDataConfig, tokenizer_config: TokenizerConfig, seed: int) -> "ParityData":
+        del tokenizer_config
+        return cls(config, BitTokenizer(), seed, config.eval_sequences)
+
+    @classmethod
+    def for_evaluation(
+        cls, config: ParityDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig
+    ) -> "ParityData":
+        """The held-out sequences that a run is judged on, of `other.lengths` if these are given.
+
+        Raises:
+            UserError: another text was named.
+        """
+        del manifest
+        if other.path is not None or other.encoding is not None:
+            raise UserError(
+                "data.path and data.encoding are for runs on text; a run on parity is judged on sequences of "
+                "bits: data.lengths=[100,1000] data.sequences=10000."
+            )
+        data = cls(config, tokenizer, seed=0, sequences=other.sequences or config.eval_sequences)
+        data.lengths = sorted(set(other.lengths)) if other.lengths else data.lengths
+        return data
+
+    @staticmethod
+    def sizes(tokenizer: Tokenizer) -> dict[str, int]:
+        """What the data decides about a model: two tokens in, one logit out."""
+        return {"vocab_size": tokenizer.vocab_size, "n_outputs": 1}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """There is no end of fresh sequences; what counts as an epoch is as many as the held-out set has."""
+        return self.sequences / self.config.batch_size
+
+    # Training
+
+    def train_batch(self, step: int) -> Batch:
+        """The batch of step 0, 1, 2, …: a pure function of seed, step and the curriculum's length."""
+        draw = np.random.default_rng([self.seed, step])
+        rows, shortest = self.config.batch_size, self.config.min_seq_len
+        bits = draw.integers(0, 2, (rows, self.length))
+        if shortest is None:
+            return _batch(bits)
+        return _batch(bits, draw.integers(min(shortest, self.length), self.length + 1, rows))
+
+    @property
+    def review_every(self) -> int | None:
+        """In how many steps the curriculum looks at the training loss; None: never."""
+        growing = self.config.max_seq_len is not None and self.length < self.config.max_seq_len
+        return self.config.grow_every if growing else None
+
+    def review(self, loss: float) -> str | None:
+        """Grow if the training loss since the last review is under the threshold; what to tell the user."""
+        longest = self.config.max_seq_len
+        if longest is None or self.length >= longest or not loss < self.config.grow_below:
+            return None
+        self.length = min(longest, self.length + self.config.grow_by)
+        return f"curriculum: sequences now have up to {self.length} bits"
+
+    def state(self) -> dict[str, Any]:
+        return {"length": self.length}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.length = int(state["length"])
+
+    def metrics(self) -> dict[str, float]:
+        """What belongs into the log beside the loss."""
+        return {"train/seq_len": self.length}
+
+    # Held-out sequences
+
+    @property
+    def eval_length(self) -> int:
+        """The length at which the run is validated: the longest of training."""
+        return self.config.max_seq_len or self.config.seq_len
+
+    def held_out(self, split: str, length: int, sequences: int) -> npt.NDArray[np.int64]:
+        """The first `sequences` held-out sequences of this length, (N, length): the same for every run."""
+        return np.random.default_rng([HELD_OUT[split], length]).integers(0, 2, (sequences, length))
+
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        bits = self.held_out(split, self.eval_length, self.sequences)
+        rows = max(1, EVAL_BITS // self.eval_length)
+        for first in range(0, len(bits), rows):
+            yield _batch(bits[first : first + rows])
+
+    def eval_tokens(self, split: str) -> int:
+        del split
+        return self.sequences * self.eval_length
+
+    characters = eval_tokens
+
+    def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
+        """The data at each length that `eval` judges, and notes of the lengths that the model cannot hold."""
+        fit = [length for length in self.lengths if max_len is None or length <= max_len]
+        views = []
+        for length in fit:
+            config = replace(self.config, seq_len=length, min_seq_len=None, max_seq_len=None)
+            data = ParityData(config, self.tokenizer, self.seed, self.sequences)
+            views.append(View({"length": length}, data, main=length == self.eval_length))
+        left_out = ", ".join(str(length) for length in self.lengths if length not in fit)
+        return views, [f"not judged: lengths {left_out}; the model's window is {max_len}"] if left_out else []
+
+    def describe(self) -> dict[str, Any]:
+        """The sequences for the manifest; the hash stands for the settings that they are drawn from."""
+        settings = asdict(self.config)
+        digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
+        return {
+            "name": self.config.name,
+            "origin": f"drawn from the seed, {_lengths(self.config)}",
+            "stand_in": None,
+            "sha256": digest,
+            "parts": {split: {"sequences": self.sequences, "tokens": self.eval_tokens(split)} for split in self.parts},
+        }
+
+
+def _lengths(config: ParityDataConfig) -> str:
+    shortest = f"{config.min_seq_len} to " if config.min_seq_len else ""
+    grown = f", growing to {config.max_seq_len}" if config.max_seq_len else ""
+    return f"{shortest}{config.seq_len} bits{grown}"
+
+
+def _batch(bits: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | None = None) -> Batch:
+    """Bits (B, T) with their running parity; of row b only the first `lengths[b]` count."""
+    targets = running_parity(bits)
+    if lengths is None:
+        return Batch(torch.from_numpy(bits), torch.from_numpy(targets), bits.size)
+    return Batch.padded(torch.from_numpy(bits), torch.from_numpy(targets), lengths)

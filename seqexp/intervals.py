@@ -1,0 +1,34 @@
+"""Confidence intervals of shares: what a count of successes says about the rate behind it."""
+
+import math
+
+# The 97.5 % point of the normal distribution: two-sided 95 %.
+Z = 1.959963984540054
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927), for n independent trials.
+
+    Unlike p ± 1.96 sqrt(p (1-p) / n) it stays within [0, 1] and is not empty when all trials agree.
+    """
+    p = successes / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_wilson(shares: float, squares: float, clusters: int) -> tuple[float, float]:
+    """The 95 % interval of a share whose trials come in equally large clusters that go together.
+
+    `shares` and `squares` are the sums over clusters of the share of successes and of its square. The
+    spread between clusters gives the number of independent trials with the same standard error
+    (Kish 1965: the design effect), never less than the number of clusters.
+    """
+    p = shares / clusters
+    if clusters < 2:
+        return wilson(shares, clusters)
+    spread = max(0.0, (squares - clusters * p * p) / (clusters - 1))  # between clusters
+    if spread == 0:
+        return wilson(shares, clusters)
+    n = max(float(clusters), clusters * p * (1 - p) / spread)
+    return wilson(p * n, n)

@@ -1,0 +1,138 @@
+"""The vanilla cell and the GRU over all time steps at once, with back-propagation through time by hand.
+
+On a CPU torch's own RNN and GRU spend their time on the bookkeeping of many tiny operations. Here the products
+with the inputs are one matrix product for all steps, each step is as few operations as it can be, and the
+backward pass keeps in its loop only what depends on the step after (docs/speed.md has the figures). The functions
+compute what `cells.py` says; tests hold them together.
+
+Axes: B batch, T time, D inputs, H hidden. Weights are torch's: W_ih (gates * H, D), W_hh (gates * H, H).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def _time_first(x: Tensor) -> Tensor:
+    """(B, T, D) to (T * B, D)."""
+    return x.transpose(0, 1).reshape(-1, x.shape[2])
+
+
+def _batch_first(x: Tensor, T: int) -> Tensor:
+    """(T * B, D) to (B, T, D)."""
+    return x.view(T, -1, x.shape[1]).transpose(0, 1)
+
+
+class VanillaRecurrence(Function):
+    """x (B, T, D) and h0 (B, H) to all H_t (B, T, H)."""
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, activation: str
+    ) -> Tensor:
+        B, T, _ = x.shape
+        apply = {"tanh": torch.tanh_, "relu": torch.relu_, "sigmoid": torch.sigmoid_}[activation]
+        inputs = torch.addmm(b, _time_first(x), W_ih.t()).view(T, B, -1).unbind()
+        hidden = x.new_empty(T + 1, B, W_hh.shape[1])
+        hidden[0] = h0
+        steps, W = hidden.unbind(), W_hh.t()
+        for t in range(T):
+            apply(torch.addmm(inputs[t], steps[t], W, out=steps[t + 1]))
+        ctx.save_for_backward(x, hidden, W_ih, W_hh)
+        ctx.activation = activation
+        return hidden[1:].transpose(0, 1)
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, hidden, W_ih, W_hh = ctx.saved_tensors
+        T, B, H = len(hidden) - 1, hidden.shape[1], hidden.shape[2]
+        h = hidden[1:]
+        slope = {"tanh": 1 - h * h, "relu": (h > 0).to(h.dtype), "sigmoid": h * (1 - h)}[ctx.activation]
+        slopes, grads = slope.unbind(), grad.transpose(0, 1).unbind()
+        dz = torch.empty_like(slope)  # with respect to what the activation was applied to
+        dzs = dz.unbind()
+        dh = grads[-1]
+        for t in range(T - 1, 0, -1):
+            torch.mul(dh, slopes[t], out=dzs[t])
+            dh = torch.addmm(grads[t - 1], dzs[t], W_hh)
+        torch.mul(dh, slopes[0], out=dzs[0])
+        flat = dz.view(T * B, H)
+        return (
+            _batch_first(flat @ W_ih, T),
+            dzs[0] @ W_hh,
+            flat.t() @ _time_first(x),
+            flat.t() @ hidden[:-1].view(T * B, H),
+            flat.sum(0),
+            None,
+        )
+
+
+class GRURecurrence(Function):
+    """x (B, T, D) and h0 (B, H) to all H_t (B, T, H); names as in `cells.gru_cell`."""
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> Tensor:
+        B, T, _ = x.shape
+        H = W_hh.shape[1]
+        inputs = torch.addmm(b_ih, _time_first(x), W_ih.t()).view(T, B, 3 * H)
+        hidden, candidate = x.new_empty(T + 1, B, H), x.new_empty(T, B, H)
+        gates, products = x.new_empty(T, B, 2 * H), x.new_empty(T, B, 3 * H)
+        hidden[0] = h0
+        x_rz, x_n = inputs[..., : 2 * H].unbind(), inputs[..., 2 * H :].unbind()
+        h_rz, h_n = products[..., : 2 * H].unbind(), products[..., 2 * H :].unbind()
+        r, z = gates[..., :H].unbind(), gates[..., H:].unbind()
+        steps, outs, rz, n = hidden.unbind(), products.unbind(), gates.unbind(), candidate.unbind()
+        W = W_hh.t()
+        for t in range(T):
+            torch.addmm(b_hh, steps[t], W, out=outs[t])
+            torch.add(x_rz[t], h_rz[t], out=rz[t]).sigmoid_()
+            torch.addcmul(x_n[t], r[t], h_n[t], out=n[t]).tanh_()
+            torch.lerp(n[t], steps[t], z[t], out=steps[t + 1])
+        ctx.save_for_backward(x, hidden, candidate, gates, products, W_ih, W_hh)
+        return hidden[1:].transpose(0, 1)
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, hidden, n, gates, products, W_ih, W_hh = ctx.saved_tensors
+        T, B, H = n.shape
+        r, z = gates[..., :H], gates[..., H:]
+        # What dh is multiplied with to give the gradients of the products H W_hh + b_h, for all steps.
+        factors = x.new_empty(T, B, 3, H)
+        to_n = (1 - z) * (1 - n * n)
+        factors[:, :, 0] = to_n * products[..., 2 * H :] * r * (1 - r)
+        factors[:, :, 1] = (hidden[:-1] - n) * z * (1 - z)
+        factors[:, :, 2] = to_n * r
+        dp, dh_all = torch.empty_like(factors), torch.empty_like(n)
+        per_step, outs, dhs = factors.unbind(), dp.unbind(), dh_all.unbind()
+        flat_outs = dp.view(T, B, 3 * H).unbind()
+        keep, grads = z.unbind(), grad.transpose(0, 1).unbind()
+        dhs[-1].copy_(grads[-1])
+        for t in range(T - 1, 0, -1):
+            torch.mul(dhs[t].unsqueeze(1), per_step[t], out=outs[t])
+            torch.addmm(grads[t - 1], flat_outs[t], W_hh, out=dhs[t - 1]).addcmul_(dhs[t], keep[t])
+        torch.mul(dhs[0].unsqueeze(1), per_step[0], out=outs[0])
+        dh0 = (flat_outs[0] @ W_hh).addcmul_(dhs[0], keep[0])
+        flat = dp.view(T * B, 3 * H)
+        dx = flat.clone().view(T, B, 3, H)  # the inputs' products differ in the candidate only
+        torch.mul(dh_all, to_n, out=dx[:, :, 2])
+        flat_x = dx.view(T * B, 3 * H)
+        return (
+            _batch_first(flat_x @ W_ih, T),
+            dh0,
+            flat_x.t() @ _time_first(x),
+            flat.t() @ hidden[:-1].reshape(T * B, H),
+            flat_x.sum(0),
+            flat.sum(0),
+        )

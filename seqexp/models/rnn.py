@@ -1,0 +1,259 @@
+"""Recurrent networks: vanilla, LSTM and GRU, for language and for labels at every step.
+
+Notable:
+- `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py` where
+  those are slow. Both read the same weights, so a checkpoint of one is a checkpoint of the other
+- the vanilla cell and the LSTM have one bias, as in their equations; torch's second one is frozen at zero
+- tokens are embedded, or enter as they are: bits as the numbers 0 and 1, others as one-hot vectors
+- `start`, `step` and `select` are the interface of all models that generate
+
+Axes: B batch, T time, V vocabulary, H hidden.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqexp.models.cells import Cell, State, Weights, gru_cell, lstm_cell, run_cell, vanilla_cell
+from seqexp.models.fused import GRURecurrence, VanillaRecurrence
+
+
+class RecurrentNetwork(nn.Module):
+    """Token numbers (B, T) to outputs (B, T, n_outputs): logits of the next token, or of a label.
+
+    A subclass says how many gates a layer has, what its cell is, and how it runs fast.
+    """
+
+    gates: ClassVar[int]
+    one_bias: ClassVar[bool] = True
+    # States are carried over hundreds of steps: with precision=auto they are kept in full precision.
+    auto_precision = "fp32"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        n_layer: int = 1,
+        n_embd: int = 0,
+        dropout: float = 0.0,
+        impl: str = "fused",
+        init: str = "uniform",
+        n_outputs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.hidden_size, self.n_layer = vocab_size, hidden_size, n_layer
+        self.dropout, self.impl = dropout, impl
+        if n_embd:
+            self.embedding = nn.Embedding(vocab_size, n_embd)
+        n_in = n_embd or (1 if vocab_size == 2 else vocab_size)
+        self.layers = self._make_layers(n_in)
+        self.head = nn.Linear(hidden_size, n_outputs or vocab_size)
+        self._initialise(init)
+
+    def _make_layers(self, n_in: int) -> nn.RNNBase:
+        """Torch's module, which holds the weights under torch's names."""
+        raise NotImplementedError
+
+    def _cell(self) -> Cell:
+        """The step of `impl=reference`."""
+        raise NotImplementedError
+
+    def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """All layers by `impl=fused`: x (B, T, D) to the last layer's H_t (B, T, H), and the last state."""
+        raise NotImplementedError
+
+    def weights(self, layer: int) -> Weights:
+        """The weights of a layer as the equations have them."""
+        parameters = [getattr(self.layers, f"{name}_l{layer}") for name in
+                      ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]  # fmt: skip
+        W_ih, W_hh, b_ih, b_hh = parameters
+        # Torch's second bias is not used where the equations have one.
+        return Weights(W_ih.t(), W_hh.t(), b_ih, b_ih if self.one_bias else b_hh)
+
+    def _initialise(self, init: str) -> None:
+        """`uniform` in ±1/sqrt(H) for all; or `orthogonal` (Saxe et al. 2014) or `identity` (Le et al. 2015).
+
+        The latter two are for each gate's W_hh; then W_xh is Glorot's and biases are zero.
+        """
+        bound = 1 / math.sqrt(self.hidden_size)
+        for name, parameter in self.layers.named_parameters():
+            if self.one_bias and name.startswith("bias_hh"):
+                nn.init.zeros_(parameter).requires_grad_(False)
+            elif init == "uniform":
+                nn.init.uniform_(parameter, -bound, bound)
+            elif name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(parameter)
+            else:
+                for gate in parameter.detach().chunk(self.gates):
+                    (nn.init.orthogonal_ if init == "orthogonal" else nn.init.eye_)(gate)
+
+    # Forward
+
+    def forward(self, tokens: Tensor, states: list[list[State]] | None = None) -> Tensor:
+        """Outputs (B, T, n_outputs) from the zero state.
+
+        With `states`, the reference path is taken, and each layer appends its state after every step.
+        """
+        hidden, _ = self._run(tokens, self._zero_state(tokens), states)
+        outputs: Tensor = self.head(hidden)
+        return outputs
+
+    def continue_from(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Outputs (B, T, n_outputs) and the state after them; a state of None is zero."""
+        hidden, state = self._run(tokens, state or self._zero_state(tokens))
+        return self.head(hidden), state
+
+    def _zero_state(self, tokens: Tensor) -> State:
+        """Zeros (n_layer, B, H) for H, and for C where there is one."""
+        zeros = self.head.weight.new_zeros(self.n_layer, len(tokens), self.hidden_size)
+        return (zeros,)
+
+    def _inputs(self, tokens: Tensor) -> Tensor:
+        """What the first layer reads, (B, T, D)."""
+        if hasattr(self, "embedding"):
+            embedded: Tensor = self.embedding(tokens)
+            return embedded
+        dtype = self.head.weight.dtype
+        if self.vocab_size == 2:
+            return tokens.unsqueeze(2).to(dtype)
+        return F.one_hot(tokens, self.vocab_size).to(dtype)
+
+    def _run(
+        self, tokens: Tensor, state: State, states: list[list[State]] | None = None
+    ) -> tuple[Tensor, State]:
+        x = self._inputs(tokens)
+        if self.impl == "fused" and states is None:
+            return self._run_fast(x, state)
+        last = []
+        for layer in range(self.n_layer):
+            if layer:
+                x = F.dropout(x, self.dropout, self.training)
+            first = tuple(part[layer] for part in state)
+            seen, end = run_cell(self._cell(), x, first, self.weights(layer))
+            x = torch.stack([now[0] for now in seen], dim=1)
+            last.append(end)
+            if states is not None:
+                states.append(seen)
+        return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
+
+    def _run_torch(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Torch's own kernels."""
+        hidden, last = self.layers(x, state if len(state) > 1 else state[0])
+        return hidden, last if isinstance(last, tuple) else (last,)
+
+    # The interface of decoding: start, step, select.
+
+    def start(self, context: None = None) -> State | None:
+        """The zero state; a language model has no context."""
+        return None
+
+    def step(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Read tokens (B, T >= 1) after what `state` has seen; outputs (B, T, V) after each of them."""
+        return self.continue_from(tokens, state)
+
+    def select(self, state: State | None, rows: Tensor) -> State | None:
+        """The state of a batch made of these rows, in this order; rows may repeat."""
+        return None if state is None else tuple(part[:, rows] for part in state)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters by part."""
+        counts = {"embedding": 0, "recurrent": 0, "head": 0}
+        for name, parameter in self.named_parameters():
+            part = name.partition(".")[0]
+            counts["recurrent" if part == "layers" else part] += parameter.numel() * parameter.requires_grad
+        return counts
+
+
+class RNN(RecurrentNetwork):
+    """The vanilla (Elman) network with tanh, relu or sigmoid."""
+
+    gates = 1
+
+    def __init__(self, vocab_size: int, hidden_size: int, activation: str = "tanh", **options: object) -> None:
+        self.activation = activation
+        super().__init__(vocab_size, hidden_size, **options)  # type: ignore[arg-type]
+
+    def _make_layers(self, n_in: int) -> nn.RNNBase:
+        # Torch has no sigmoid; its module then only holds the weights.
+        kind = "relu" if self.activation == "relu" else "tanh"
+        return nn.RNN(n_in, self.hidden_size, self.n_layer, kind, batch_first=True, dropout=_between(self))
+
+    def _cell(self) -> Cell:
+        return vanilla_cell(self.activation)
+
+    def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if x.is_cuda and self.activation != "sigmoid":
+            return self._run_torch(x, state)
+        last = []
+        for layer, (W_xh, W_hh, b, _) in enumerate(map(self.weights, range(self.n_layer))):
+            if layer:
+                x = F.dropout(x, self.dropout, self.training)
+            x = VanillaRecurrence.apply(x, state[0][layer], W_xh.t(), W_hh.t(), b, self.activation)
+            last.append(x[:, -1])
+        return x, (torch.stack(last),)
+
+
+class GRU(RecurrentNetwork):
+    """Gated recurrent units."""
+
+    gates = 3
+    one_bias = False  # the candidate's second bias is inside the reset gate's product
+
+    def _make_layers(self, n_in: int) -> nn.RNNBase:
+        return nn.GRU(n_in, self.hidden_size, self.n_layer, batch_first=True, dropout=_between(self))
+
+    def _cell(self) -> Cell:
+        return gru_cell
+
+    def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if x.is_cuda:
+            return self._run_torch(x, state)
+        last = []
+        for layer, (W_xh, W_hh, b_x, b_h) in enumerate(map(self.weights, range(self.n_layer))):
+            if layer:
+                x = F.dropout(x, self.dropout, self.training)
+            x = GRURecurrence.apply(x, state[0][layer], W_xh.t(), W_hh.t(), b_x, b_h)
+            last.append(x[:, -1])
+        return x, (torch.stack(last),)
+
+
+class LSTM(RecurrentNetwork):
+    """Long short-term memory; `forget_bias` is where the forget gate's bias starts (Jozefowicz et al. 2015)."""
+
+    gates = 4
+
+    def __init__(
+        self, vocab_size: int, hidden_size: int, forget_bias: float | None = None, **options: object
+    ) -> None:
+        self.forget_bias = forget_bias
+        super().__init__(vocab_size, hidden_size, **options)  # type: ignore[arg-type]
+
+    def _make_layers(self, n_in: int) -> nn.RNNBase:
+        return nn.LSTM(n_in, self.hidden_size, self.n_layer, batch_first=True, dropout=_between(self))
+
+    def _initialise(self, init: str) -> None:
+        super()._initialise(init)
+        if self.forget_bias is not None:
+            for layer in range(self.n_layer):
+                bias = getattr(self.layers, f"bias_ih_l{layer}").detach()
+                bias[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
+
+    def _cell(self) -> Cell:
+        return lstm_cell
+
+    def _zero_state(self, tokens: Tensor) -> State:
+        (zeros,) = super()._zero_state(tokens)
+        return zeros, zeros
+
+    def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return self._run_torch(x, state)
+
+
+def _between(network: RecurrentNetwork) -> float:
+    """Torch warns of dropout where there is nothing between layers."""
+    return network.dropout if network.n_layer > 1 else 0.0

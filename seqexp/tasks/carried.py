@@ -1,0 +1,32 @@
+"""Truncated back-propagation through time: a recurrent model goes on where the batch before ended."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqexp.data.batch import Batch
+
+
+class CarriedState:
+    """A model that is called like any other, but starts each batch that `continues` from the last state.
+
+    Gradients end at the border of a batch (Williams & Peng 1990).
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.state: tuple[Tensor, ...] | None = None
+
+    def begin(self, batch: Batch) -> None:
+        """Forget the state unless the batch goes on where the one before ended."""
+        if not batch.continues:
+            self.state = None
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        outputs, state = self.model.continue_from(tokens, self.state)
+        self.state = tuple(part.detach() for part in state)
+        return outputs  # type: ignore[no-any-return]
+
+    def load(self, state: tuple[Tensor, ...] | None, device: torch.device) -> None:
+        self.state = None if state is None else tuple(part.to(device) for part in state)
