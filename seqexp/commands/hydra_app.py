@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -86,6 +87,8 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
     job.__module__ = command
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)
     try:
+        if {"-m", "--multirun"} & set(sys.argv):
+            sys.argv = [sys.argv[0], *_for_each_job(sys.argv[1:])]
         with _without_base_names():
             app()
     except (HydraException, OmegaConfBaseException) as error:
@@ -107,6 +110,23 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
         for overrides, failure in failures:
             print(f"  {overrides}: {failure}", file=sys.stderr)
         sys.exit(1)
+
+
+def _for_each_job(words: list[str]) -> list[str]:
+    """In a sweep, settings such as ``model.hidden_size=64`` as sweeps over one value.
+
+    Hydra composes once without what is swept over, to set up the sweep. There ``-m model=rnn,lstm
+    model.hidden_size=64`` would meet the default model, which has no such setting.
+    """
+    parser = OverridesParser.create()
+    changed = []
+    for word in words:
+        key, _, value = word.partition("=")
+        setting = re.fullmatch(r"[a-z_]+\.[\w.]+", key) and not key.startswith(("hydra.", "sweep."))
+        if setting and not parser.parse_override(word).is_sweep_override():
+            word = f"{key}=choice({value})"
+        changed.append(word)
+    return changed
 
 
 @contextlib.contextmanager
