@@ -539,10 +539,13 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
     [
         ("seqexp ", {"train", "eval", "generate"}),
         ("seqexp tr", {"train"}),
-        ("seqexp train model=", {"model=gpt", "model=gpt2_124m", "model=gpt_course"}),
+        (
+            "seqexp train model=",
+            {"model=gpt", "model=gpt2_124m", "model=gpt_course", "model=rnn", "model=lstm", "model=gru"},
+        ),
         ("seqexp train model=gpt_", {"model=gpt_course"}),
         ("seqexp train model.n_", {"model.n_embd=", "model.n_head=", "model.n_layer="}),
-        ("seqexp train model=gpt tokenizer=", {"tokenizer=byte", "tokenizer=char"}),
+        ("seqexp train model=gpt tokenizer=", {"tokenizer=bits", "tokenizer=byte", "tokenizer=char"}),
         ("seqexp generate generation.top_", {"generation.top_k=", "generation.top_p="}),
         ("seqexp train base_", set()),
         ("seqexp trian model=", set()),

@@ -296,7 +296,7 @@ def test_the_tokenizer_knows_the_training_part_alone(caplog: pytest.LogCaptureFi
     ids = tokens_of(part).tolist()
     assert part.unknown == ids.count(data.tokenizer.unknown_id) == len(unknown) == 6
     assert part.unknown_characters == "Ωmeg☃"
-    assert data.describe()["parts"]["val"]["unknown"] == 6
+    assert data.describe()["parts"]["val"]["unknown_characters"] == 6
     assert "never seen in training" in caplog.text
     assert "6 of" in caplog.text
     assert data.parts["train"].unknown == 0

@@ -104,7 +104,9 @@ def trained_length(config: TrainConfig) -> int:
     return int(getattr(config.data, "max_seq_len", None) or config.data.seq_len)
 
 
-def judge_views(task: "Task", model: Any, device: "Device", views: "list[View]", split: str) -> list[dict[str, Any]]:
+def judge_views(
+    task: "Task", model: Any, device: "Device", views: "list[View]", split: str
+) -> list[dict[str, Any]]:
     """One row a view: its label, and of each metric the value, its count and its 95 % interval."""
     from seqexp.evaluation.split import evaluate_split
 
@@ -112,7 +114,11 @@ def judge_views(task: "Task", model: Any, device: "Device", views: "list[View]",
     for view in views:
         found = evaluate_split(task, model, view.data, split, device.torch, device.autocast)
         cells = {
-            name.partition("/")[2]: {"value": metric.value, "count": metric.count, "interval": metric.interval}
+            name.partition("/")[2]: {
+                "value": metric.value,
+                "count": metric.count,
+                "interval": metric.interval,
+            }
             for name, metric in found.items()
         }
         rows.append({**view.label, "metrics": cells})

@@ -145,7 +145,8 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     model = build_model(config.model, data.sizes(data.tokenizer)).to(device.torch)
     if data.carries_state and not hasattr(model, "continue_from"):
         raise UserError(
-            f"data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), not model={config.model.name}."
+            "data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), and "
+            f"model={config.model.name} was given."
         )
     task = build_task(config.task)
     parameters = parameter_report(model)
@@ -187,7 +188,7 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
         metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)
         ending = trainer.fit(metrics)
         if ending != "interrupted" and not _sweep_job(config):
-            # A sweep's jobs are short and many: their pictures are drawn from what they logged when asked for.
+            # A sweep's jobs are short and many: their pictures would take longer than they do.
             draw_run(run, config, trainer, metrics)
     finally:
         metrics.close()

@@ -96,7 +96,7 @@ class ParityDataConfig:
 
 @dataclass
 class OtherDataConfig:
-    """What `eval` judges a run on instead of its own held-out part: another text, or other sequences of bits."""
+    """What `eval` judges a run on instead of its own held-out part: another text, or other bits."""
 
     path: str | None = None
     encoding: str | None = None

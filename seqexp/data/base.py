@@ -25,7 +25,6 @@ class Data(Protocol):
     """A data set as the other rooms see it; `config` is its dataclass in `seqexp/config/data.py`."""
 
     tokenizer: Tokenizer
-    carries_state: bool
     parts: Any  # the splits there are, by name
 
     @classmethod
@@ -39,6 +38,11 @@ class Data(Protocol):
     @staticmethod
     def sizes(tokenizer: Tokenizer) -> dict[str, int]:
         """Arguments of the model that the data decides."""
+        ...
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether batches go on row by row, so that a recurrent model may carry its state."""
         ...
 
     @property

@@ -16,8 +16,8 @@ IGNORE = -100
 class Batch:
     """`inputs` and `targets` are (B, T) int64; `count` is the number of targets that are not padding.
 
-    `padded_targets` says whether there is padding at all; `continues`, that each row goes on where that row of
-    the batch before ended, so that a recurrent model may carry its state over.
+    `padded_targets` says whether there is padding at all; `continues`, that each row goes on where that
+    row of the batch before ended, so that a recurrent model may carry its state over.
     """
 
     inputs: torch.Tensor

@@ -1,7 +1,7 @@
 """The parity task: random bits, and at each step whether the ones so far are odd (the running XOR).
 
-Nothing is read from files: a batch is drawn from (seed, step, the curriculum's length), and the held-out sequences
-of each length are the same for every run, so that runs compare.
+Nothing is read from files: a batch is drawn from (seed, step, the curriculum's length), and the held-out
+sequences of each length are the same for every run, so that runs compare.
 """
 
 import hashlib
@@ -155,7 +155,10 @@ class ParityData:
             "origin": f"drawn from the seed, {_lengths(self.config)}",
             "stand_in": None,
             "sha256": digest,
-            "parts": {split: {"sequences": self.sequences, "tokens": self.eval_tokens(split)} for split in self.parts},
+            "parts": {
+                split: {"sequences": self.sequences, "tokens": self.eval_tokens(split)}
+                for split in self.parts
+            },
         }
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from seqexp import registry
 from seqexp.config.data import OtherDataConfig, TextDataConfig, TokenizerConfig
-from seqexp.data.batch import Batch
 from seqexp.data.base import View
+from seqexp.data.batch import Batch
 from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
 from seqexp.data.encoded import Part, encode_corpus, training_pieces

@@ -17,8 +17,8 @@ def is_recurrent(model: Any) -> bool:
 def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
     """The Frobenius norm of the gradient of the batch's mean loss with respect to H_t, for each step t.
 
-    For an LSTM also with respect to C_t. Of the last layer, in evaluation mode. Where the norm falls from right
-    to left gradients vanish, where it grows they explode (Bengio et al. 1994; Pascanu et al. 2013).
+    For an LSTM also with respect to C_t. Of the last layer, in evaluation mode. Where the norm falls from
+    right to left gradients vanish, where it grows they explode (Bengio et al. 1994; Pascanu et al. 2013).
     """
     was_training = model.training
     model.eval()

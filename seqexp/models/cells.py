@@ -1,7 +1,7 @@
 """The recurrent cells as their equations stand in the textbooks, one step at a time.
 
-Row vectors, batch first: inputs X_t (B, D), states H_t and C_t (B, H). A cell maps X_t and the state before it to
-the state after it. `fused.py` has the same functions over all steps at once, faster and harder to read.
+Row vectors, batch first: inputs X_t (B, D), states H_t and C_t (B, H). A cell maps X_t and the state before
+it to the state after it. `fused.py` has the same functions over all steps at once, faster, harder to read.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """The vanilla cell and the GRU over all time steps at once, with back-propagation through time by hand.
 
-On a CPU torch's own RNN and GRU spend their time on the bookkeeping of many tiny operations. Here the products
-with the inputs are one matrix product for all steps, each step is as few operations as it can be, and the
-backward pass keeps in its loop only what depends on the step after (docs/speed.md has the figures). The functions
-compute what `cells.py` says; tests hold them together.
+On a CPU torch's own RNN and GRU spend their time on the bookkeeping of many tiny operations. Here the
+products with the inputs are one matrix product for all steps, each step is as few operations as it can be,
+and the backward pass keeps in its loop only what depends on the step after (docs/speed.md has the figures).
+The functions compute what `cells.py` says; tests hold them together.
 
 Axes: B batch, T time, D inputs, H hidden. Weights are torch's: W_ih (gates * H, D), W_hh (gates * H, H).
 """

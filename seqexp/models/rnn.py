@@ -1,8 +1,8 @@
 """Recurrent networks: vanilla, LSTM and GRU, for language and for labels at every step.
 
 Notable:
-- `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py` where
-  those are slow. Both read the same weights, so a checkpoint of one is a checkpoint of the other
+- `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py`
+  where those are slow. Both read the same weights, so a checkpoint of one is a checkpoint of the other
 - the vanilla cell and the LSTM have one bias, as in their equations; torch's second one is frozen at zero
 - tokens are embedded, or enter as they are: bits as the numbers 0 and 1, others as one-hot vectors
 - `start`, `step` and `select` are the interface of all models that generate
@@ -174,7 +174,9 @@ class RNN(RecurrentNetwork):
 
     gates = 1
 
-    def __init__(self, vocab_size: int, hidden_size: int, activation: str = "tanh", **options: object) -> None:
+    def __init__(
+        self, vocab_size: int, hidden_size: int, activation: str = "tanh", **options: object
+    ) -> None:
         self.activation = activation
         super().__init__(vocab_size, hidden_size, **options)  # type: ignore[arg-type]
 
@@ -223,7 +225,7 @@ class GRU(RecurrentNetwork):
 
 
 class LSTM(RecurrentNetwork):
-    """Long short-term memory; `forget_bias` is where the forget gate's bias starts (Jozefowicz et al. 2015)."""
+    """Long short-term memory; `forget_bias` is where that gate's bias starts (Jozefowicz et al. 2015)."""
 
     gates = 4
 

@@ -24,9 +24,10 @@ class CarriedState:
             self.state = None
 
     def __call__(self, tokens: Tensor) -> Tensor:
+        outputs: Tensor
         outputs, state = self.model.continue_from(tokens, self.state)
         self.state = tuple(part.detach() for part in state)
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
     def load(self, state: tuple[Tensor, ...] | None, device: torch.device) -> None:
         self.state = None if state is None else tuple(part.to(device) for part in state)

@@ -10,7 +10,7 @@ from seqexp.tokenizers.base import Ids, Tokenizer
 
 
 class BitTokenizer(Tokenizer):
-    """Reads sequences of bits, in which spaces may stand; there are no documents, so no boundary is written."""
+    """Reads sequences of bits, in which spaces may stand; there are no documents and no boundaries."""
 
     name = "bits"
     vocab_size = 2
@@ -32,7 +32,8 @@ class BitTokenizer(Tokenizer):
         wrong = next((place for place, character in enumerate(text) if character not in "01"), None)
         if wrong is not None:
             raise UserError(
-                f"{text[wrong]!r} at place {wrong + 1} is no bit; write the sequence in 0 and 1, such as 0110100."
+                f"{text[wrong]!r} at place {wrong + 1} is no bit; write the sequence in 0 and 1, such as "
+                "0110100."
             )
         return (np.frombuffer(text.encode("ascii"), np.uint8) - ord("0")).astype(np.uint32)
 

@@ -39,7 +39,7 @@ def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float
 def loss_figure(rows: list[dict[str, Any]], title: str, unit: str) -> "Figure":
     """Loss, with the best validation marked, and below it the gradient norm on a log axis.
 
-    A loss that falls to less than a tenth is drawn on a log axis too; dotted lines are the curriculum's steps.
+    A loss that falls to less than a tenth is on a log axis too; dotted lines are the curriculum's steps.
     """
     figure = new_figure(7, 6)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -127,7 +127,9 @@ def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, t
     lengths = [row["length"] for row in rows]
     for name in ("accuracy", "last_accuracy", "sequence_accuracy"):
         cells = [row["metrics"][name] for row in rows]
-        (line,) = axes.plot(lengths, [cell["value"] for cell in cells], "o-", ms=4, label=name.replace("_", " "))
+        (line,) = axes.plot(
+            lengths, [cell["value"] for cell in cells], "o-", ms=4, label=name.replace("_", " ")
+        )
         low, high = zip(*(cell["interval"] for cell in cells), strict=True)
         axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2, lw=0)
     axes.axvline(trained_length, color="gray", ls=":", label=f"trained to {trained_length}")

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from seqexp import registry
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
+from seqexp.data.base import Data
 from seqexp.errors import RunFailedError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
-from seqexp.data.base import Data
 from seqexp.tasks.base import Task
 from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
