@@ -6,12 +6,20 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
+
+if TYPE_CHECKING:
+    from seqexp.commands.build import TrainedRun
+    from seqexp.tracking.run_folder import RunFolder
+
+
+# Of more sequences than this the hidden states are not drawn.
+MOST_PICTURES = 10
 
 
 def main() -> None:
@@ -48,6 +56,8 @@ def generate(config: GenerateConfig) -> list[str]:
     status = "interrupted"
     try:
         samples = _write(config, texts)
+        if trained.config.task.name == "parity":
+            _draw_hidden_states(config, trained, prompt, folder)
         status = "finished"
     except KeyboardInterrupt as error:
         samples = list(error.args[0]) if error.args else []
@@ -76,7 +86,7 @@ def generate(config: GenerateConfig) -> list[str]:
     return samples
 
 
-def _begin(config: GenerateConfig, trained: Any, prompt: str) -> Iterator[list[str]]:
+def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str) -> Iterator[list[str]]:
     """The samples as they grow, begun."""
     from seqexp.commands.build import build_task
 
@@ -86,6 +96,27 @@ def _begin(config: GenerateConfig, trained: Any, prompt: str) -> Iterator[list[s
     )
     first = next(growing)
     return chain([first], growing)
+
+
+def _draw_hidden_states(
+    config: GenerateConfig, trained: "TrainedRun", prompt: str, folder: "RunFolder"
+) -> None:
+    """What a recurrent model had in mind while it read each of the first sequences."""
+    from seqexp.data.parity import running_parity
+    from seqexp.evaluation.recurrence import hidden_states, is_recurrent
+    from seqexp.tasks.parity import sequences_of
+    from seqexp.tracking.plots import hidden_states_figure, save
+
+    if not is_recurrent(trained.model):
+        return
+    sequences = sequences_of(trained.tokenizer, prompt, config.generation.num_samples, config.seed)
+    for number, bits in enumerate(sequences[:MOST_PICTURES], start=1):
+        hidden = hidden_states(trained.model, bits.to(trained.device.torch))
+        truth = running_parity(bits.numpy()).tolist()
+        figure = hidden_states_figure(hidden, bits.tolist(), truth, f"{config.name}, sequence {number}")
+        file = folder.subfolder("plots") / f"hidden_states_{number:03d}.png"
+        save(figure, file)
+        print(f"hidden states: {file}", file=sys.stderr)
 
 
 def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:

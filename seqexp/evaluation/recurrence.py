@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]
     return {name: norms[i::parts] for i, name in enumerate(("h", "c")[:parts])}
 
 
-def hidden_states(model: Any, tokens: Tensor) -> Tensor:
+def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:
     """H_t of the last layer for one sequence of tokens (T,): (T, H)."""
     was_training = model.training
     model.eval()
@@ -42,4 +44,5 @@ def hidden_states(model: Any, tokens: Tensor) -> Tensor:
     with torch.inference_mode():
         model(tokens[None], layers)
     model.train(was_training)
-    return torch.cat([state[0] for state in layers[-1]]).cpu()
+    hidden: npt.NDArray[np.float32] = torch.cat([state[0] for state in layers[-1]]).float().cpu().numpy()
+    return hidden

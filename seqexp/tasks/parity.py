@@ -91,12 +91,20 @@ class Parity:
             UserError: something in the prompt is neither 0 nor 1.
         """
         del device
-        lines = [line for line in prompt.splitlines() if line.strip()]
-        bits = [torch.from_numpy(tokenizer.encode(line).astype(np.int64)) for line in lines]
-        if not bits:
-            drawn = np.random.default_rng(seed).integers(0, 2, (config.num_samples, 40))
-            bits = list(torch.from_numpy(drawn))
-        yield ["\n\n".join(answer(model, one) for one in bits)]
+        sequences = sequences_of(tokenizer, prompt, config.num_samples, seed)
+        yield ["\n\n".join(answer(model, bits) for bits in sequences)]
+
+
+def sequences_of(tokenizer: Tokenizer, prompt: str, drawn: int, seed: int) -> list[Tensor]:
+    """The lines of bits in a prompt; if there is none, `drawn` sequences of 40 random bits.
+
+    Raises:
+        UserError: something in the prompt is neither 0 nor 1.
+    """
+    lines = [line for line in prompt.splitlines() if line.strip()]
+    if lines:
+        return [torch.from_numpy(tokenizer.encode(line).astype(np.int64)) for line in lines]
+    return list(torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (drawn, 40))))
 
 
 def at_last(batch: Batch, x: Tensor) -> Tensor:
