@@ -1,5 +1,6 @@
 """Recurrent language models whose state goes on from batch to batch (truncated back-propagation)."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def test_each_row_goes_on_where_it_ended(book: Path) -> None:
     assert steps == (27_000 - 50) // 50 // 3
     batches = [data.train_batch(step) for step in range(steps + 2)]
     assert [batch.continues for batch in batches] == [False] + [True] * (steps - 1) + [False, True]
-    for before, after in zip(batches[: steps - 1], batches[1:steps], strict=True):
+    for before, after in itertools.pairwise(batches[:steps]):
         # The last target of a row is the first input of the same row in the next batch.
         assert torch.equal(before.targets[:, -1], after.inputs[:, 0])
     assert torch.equal(batches[0].targets[:, :-1], batches[0].inputs[:, 1:])
