@@ -288,6 +288,8 @@ def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics:
         figures["hidden_states"] = plots.hidden_states_figure(hidden, tokens.tolist(), truth, title)
     views, _ = data.views(getattr(model, "max_len", None))
     if len(views) > 1:
+        lengths = ", ".join(str(view.label["length"]) for view in views)
+        log.info("judging the best checkpoint on lengths %s", lengths)
         model.load_state_dict(trainer.checkpoints.load("best")["model"])
         rows = judge_views(trainer.task, model, trainer.device, views, "val")
         figures["accuracy_by_length"] = plots.accuracy_by_length_figure(rows, trained_length(config), title)

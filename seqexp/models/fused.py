@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -31,7 +30,6 @@ class VanillaRecurrence(Function):
     """x (B, T, D) and h0 (B, H) to all H_t (B, T, H)."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, activation: str
     ) -> Tensor:
@@ -48,7 +46,6 @@ class VanillaRecurrence(Function):
         return hidden[1:].transpose(0, 1)
 
     @staticmethod
-    @custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, hidden, W_ih, W_hh = ctx.saved_tensors
@@ -78,7 +75,6 @@ class GRURecurrence(Function):
     """x (B, T, D) and h0 (B, H) to all H_t (B, T, H); names as in `cells.gru_cell`."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor
     ) -> Tensor:
@@ -102,7 +98,6 @@ class GRURecurrence(Function):
         return hidden[1:].transpose(0, 1)
 
     @staticmethod
-    @custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, hidden, n, gates, products, W_ih, W_hh = ctx.saved_tensors

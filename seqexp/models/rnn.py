@@ -195,7 +195,10 @@ class RNN(RecurrentNetwork):
         for layer, (W_xh, W_hh, b, _) in enumerate(map(self.weights, range(self.n_layer))):
             if layer:
                 x = F.dropout(x, self.dropout, self.training)
-            x = VanillaRecurrence.apply(x, state[0][layer], W_xh.t(), W_hh.t(), b, self.activation)
+            with torch.autocast(x.device.type, enabled=False):
+                x = VanillaRecurrence.apply(
+                    x.to(b.dtype), state[0][layer], W_xh.t(), W_hh.t(), b, self.activation
+                )
             last.append(x[:, -1])
         return x, (torch.stack(last),)
 
@@ -219,7 +222,8 @@ class GRU(RecurrentNetwork):
         for layer, (W_xh, W_hh, b_x, b_h) in enumerate(map(self.weights, range(self.n_layer))):
             if layer:
                 x = F.dropout(x, self.dropout, self.training)
-            x = GRURecurrence.apply(x, state[0][layer], W_xh.t(), W_hh.t(), b_x, b_h)
+            with torch.autocast(x.device.type, enabled=False):
+                x = GRURecurrence.apply(x.to(b_x.dtype), state[0][layer], W_xh.t(), W_hh.t(), b_x, b_h)
             last.append(x[:, -1])
         return x, (torch.stack(last),)
 
