@@ -60,6 +60,7 @@ def curriculum_jobs() -> Iterable[Job]:
         "rnn, 16 units": ("model=rnn",),
         "lstm, 3 units": ("model=lstm",),
         "gru, 3 units": ("model=gru",),
+        "gru, 8 units": ("model=gru", "model.hidden_size=8"),
         "rnn, 3 units": ("model=rnn", "model.hidden_size=3", "trainer.max_steps=8000"),
         "rnn, 3 units, orthogonal": (
             "model=rnn", "model.hidden_size=3", "model.init=orthogonal", "trainer.max_steps=8000",
@@ -206,9 +207,9 @@ def load(study: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted((OUT / study).glob("*.json"))]
 
 
-def solved_at(result: dict[str, Any], metric: str = "val/sequence_accuracy") -> int | None:
-    """The first validated step from which every held-out sequence is right; None: never."""
-    return next((step for step, value in result["curves"][metric] if value == 1.0), None)
+def learnt_at(result: dict[str, Any], metric: str, share: float) -> int | None:
+    """The first validation at which this share of the held-out sequences was right; None: never."""
+    return next((step for step, value in result["curves"][metric] if value >= share), None)
 
 
 def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -217,7 +218,7 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def grid(study: str, rows_by: str, columns_by: str, metric: str) -> str:
-    """For each pair of settings: how many seeds solved it, and the median step of those."""
+    """For each pair of settings: how many seeds had 99 % of the sequences right, and when (median step)."""
     results = load(study)
     names = {key: list(dict.fromkeys(job.label[key] for make in STUDIES.values() for job in make()
                                      if job.study == study)) for key in (rows_by, columns_by)}  # fmt: skip
@@ -226,7 +227,7 @@ def grid(study: str, rows_by: str, columns_by: str, metric: str) -> str:
         cells = []
         for column in names[columns_by]:
             some = [r for r in results if (r["label"][rows_by], r["label"][columns_by]) == (row, column)]
-            steps = [step for r in some if (step := solved_at(r, metric)) is not None]
+            steps = [step for r in some if (step := learnt_at(r, metric, 0.99)) is not None]
             median = f" ({statistics.median(steps):,.0f})" if steps else ""
             cells.append(f"{len(steps)} of {len(some)}{median}" if some else "")
         rows.append([row, *cells])
@@ -243,7 +244,7 @@ def curriculum_table() -> tuple[str, str]:
         if not some:
             continue
         exact = [r for r in some if _share(r, 100) == 1.0]
-        steps = [step for r in some if (step := solved_at(r)) is not None]
+        steps = [step for r in some if (step := learnt_at(r, "val/sequence_accuracy", 1.0)) is not None]
         reach = [f"{sum((_share(r, length) or 0) >= 0.99 for r in some)}" for length in BEYOND[1:]]
         median = f"{statistics.median(steps):,.0f}" if steps else "–"
         rows.append([kind, f"{len(exact)} of {len(some)}", median, *reach])
@@ -265,7 +266,7 @@ def report() -> None:
     parts = {
         "Curriculum to 100 bits; beyond: seeds with 99 % of 1,000 sequences wholly right": headline,
         "Share of 10,000 sequences of 100 bits wholly right, seed by seed": seeds,
-        "Supervision, 20 bits, 16 units: seeds that solve it (median step)": grid(
+        "Supervision, 20 bits, 16 units: seeds that learn it (median step)": grid(
             "supervision", "model", "full_supervision", "val/last_accuracy"
         ),
         "Clipping, 100 bits": grid("clip", "model", "max_grad_norm", "val/sequence_accuracy"),
@@ -287,7 +288,7 @@ def draw() -> None:
 
     figure = new_figure(9, 3.8)
     axes = figure.subplots(1, 3, sharey=True)
-    for panel, kind in zip(axes, ("rnn, 16 units", "lstm, 3 units", "gru, 3 units"), strict=True):
+    for panel, kind in zip(axes, ("rnn, 16 units", "lstm, 3 units", "gru, 8 units"), strict=True):
         for result in (r for r in load("curriculum") if r["label"]["model"] == kind):
             panel.plot(*zip(*result["curves"]["val/loss"], strict=True), lw=1)
         panel.set(title=kind, xlabel="step", yscale="log")

@@ -62,7 +62,7 @@ class ParityDataConfig:
     OTHER_TOKENIZERS: ClassVar = ("char", "byte")
 
     name: str = MISSING
-    seq_len: int = 100
+    seq_len: int = 50
     min_seq_len: int | None = None
     max_seq_len: int | None = None
     grow_by: int = 10
