@@ -46,6 +46,11 @@ class Job:
     evals: tuple[tuple[str, ...], ...] = ()
 
     @property
+    def command(self) -> str:
+        evals = [" ".join(("; seqexp eval run=latest split=test", *words)) for words in self.evals]
+        return " ".join(("seqexp train", *COMMON, *self.words)) + "".join(evals)
+
+    @property
     def file(self) -> Path:
         name = "_".join(f"{key}={value}" for key, value in self.label.items())
         return OUT / self.study / f"{name}.json"
@@ -162,7 +167,8 @@ def run_job(job: Job) -> float:
     )  # fmt: skip
     result = {
         "label": job.label,
-        "command": f"seqexp train {' '.join([*COMMON, *job.words])}",
+        "command": job.command,
+        "git_commit": json.loads((folder / "manifest.json").read_text())["git_commit"],
         "curves": {key: [[r["step"], r[key]] for r in rows if r.get(key) is not None] for key in curves},
         "gradient_flow": [json.loads(line) for line in _lines(folder / "gradient_flow.jsonl")[::10]],
         "eval": judged,
@@ -178,9 +184,14 @@ def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.is_file() else []
 
 
+def is_done(job: Job) -> bool:
+    """Whether the result of this very command is there."""
+    return job.file.is_file() and json.loads(job.file.read_text())["command"] == job.command
+
+
 def run_missing(studies: list[str], workers: int) -> None:
     jobs = [job for study in studies for job in STUDIES[study]()]
-    missing = [job for job in jobs if not job.file.is_file()]
+    missing = [job for job in jobs if not is_done(job)]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
     started = time.perf_counter()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -245,10 +256,15 @@ def curriculum_table() -> tuple[str, str]:
             continue
         exact = [r for r in some if _share(r, 100) == 1.0]
         steps = [step for r in some if (step := learnt_at(r, "val/sequence_accuracy", 1.0)) is not None]
-        reach = [f"{sum((_share(r, length) or 0) >= 0.99 for r in some)}" for length in BEYOND[1:]]
+        reach = []
+        for length in BEYOND[1:]:
+            shares = [share for r in some if (share := _share(r, length)) is not None]
+            right = sum(share >= 0.99 for share in shares)
+            reach.append(f"{right} of {len(shares)}" if shares else "–")
         median = f"{statistics.median(steps):,.0f}" if steps else "–"
         rows.append([kind, f"{len(exact)} of {len(some)}", median, *reach])
-        per_seed.append([kind, *(f"{_share(r, 100):.4f}" for r in some)])
+        shares = [f"{_share(r, 100):.4f}" for r in some]
+        per_seed.append([kind, *shares, *[""] * (10 - len(shares))])
     header = ["model", "exact on 10,000 of 100 bits", "median step", *(f"{n:,} bits" for n in BEYOND[1:])]
     seeds = ["model", *(f"seed {seed}" for seed in range(1, 11))]
     return table(header, rows), table(seeds, per_seed)
@@ -295,6 +311,24 @@ def draw() -> None:
         panel.grid(alpha=0.3)
     axes[0].set_ylabel("validation loss at 100 bits (nats)")
     save(figure, IMAGES / "parity_curriculum.png")
+
+    figure = new_figure()
+    panel = figure.subplots()
+    for kind in dict.fromkeys(job.label["model"] for job in curriculum_jobs()):
+        shares: dict[int, list[float]] = {}
+        for result in (r for r in load("curriculum") if r["label"]["model"] == kind):
+            for row in result["eval"]:
+                shares.setdefault(row["length"], []).append(row["metrics"]["accuracy"]["value"])
+        means = [(length, statistics.mean(values)) for length, values in sorted(shares.items())]
+        if means:
+            panel.plot(*zip(*means, strict=True), "o-", ms=4, label=kind)
+    panel.axvline(100, color="gray", ls=":")
+    panel.set(xlabel="length (bits); trained to 100", ylabel="right steps, mean of seeds", xscale="log")
+    panel.set_xticks(BEYOND, [f"{length:,}" for length in BEYOND])
+    panel.minorticks_off()
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    save(figure, IMAGES / "parity_lengths.png")
 
     figure = new_figure(9, 3.8)
     axes = figure.subplots(1, 3, sharey=True)

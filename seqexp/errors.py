@@ -14,5 +14,7 @@ class RunFailedError(Exception):
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """``" Did you mean 'gpt'?"`` for the nearest allowed word, or an empty string."""
-    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    allowed = list(allowed)
+    begun = [word for word in allowed if word.startswith(given)]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""

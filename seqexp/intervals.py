@@ -17,18 +17,16 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def clustered_wilson(shares: float, squares: float, clusters: int) -> tuple[float, float]:
+def clustered_wilson(shares: float, squares: float, clusters: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share whose trials come in equally large clusters that go together.
 
     `shares` and `squares` are the sums over clusters of the share of successes and of its square. The
     spread between clusters gives the number of independent trials with the same standard error
-    (Kish 1965: the design effect), never less than the number of clusters.
+    (Kish 1965: the design effect): at least one a cluster, and at most all `trials`.
     """
     p = shares / clusters
-    if clusters < 2:
-        return wilson(shares, clusters)
-    spread = max(0.0, (squares - clusters * p * p) / (clusters - 1))  # between clusters
-    if spread == 0:
-        return wilson(shares, clusters)
-    n = max(float(clusters), clusters * p * (1 - p) / spread)
+    within = clusters * p * (1 - p)
+    spread = (squares - clusters * p * p) / max(1, clusters - 1)  # between clusters
+    independent = within / max(spread, within / trials) if within > 1e-9 else clusters
+    n = max(float(clusters), independent)
     return wilson(p * n, n)

@@ -140,5 +140,7 @@ def test_mistakes(run_main: Main, book: Path) -> None:
     ran = run_main(*words, "model=gpt")
     assert ran.code == 2
     assert "data.carry_state=true needs a recurrent model" in ran.err.splitlines()[-1]
+    ran = run_main(*words, "model=rnn", "data.batch_size=2000")
+    assert (ran.code, "too few for 2000 rows" in ran.err) == (2, True)
     ran = run_main(*words, "model=rnn", "trainer.accumulate=2")
     assert (ran.code, "needs trainer.accumulate=1" in ran.err) == (2, True)

@@ -93,6 +93,12 @@ def test_held_out_sequences_are_the_same_for_every_run() -> None:
     assert np.array_equal(one.held_out("test", 40, 3), one.held_out("test", 40, 10)[:3])
 
 
+def test_the_test_part_is_drawn_from_the_seed_of_eval() -> None:
+    one, other = make_data(seed=1), make_data(seed=2)
+    assert not np.array_equal(one.held_out("test", 40, 10), other.held_out("test", 40, 10))
+    assert np.array_equal(one.held_out("test", 40, 10), make_data(seed=1).held_out("test", 40, 10))
+
+
 def test_held_out_batches_are_all_sequences_once() -> None:
     data = make_data(seq_len=700, eval_sequences=300)
     rows = torch.cat([batch.inputs for batch in data.eval_batches("val")])
@@ -174,8 +180,8 @@ def test_padding_changes_no_loss() -> None:
     alone = 0.0
     for row, length in enumerate((4, 2, 3)):
         bits = batch.inputs[row : row + 1, :length]
-        alone += float(task.loss(model, Batch(bits, bits.cumsum(1) % 2, length)).loss_sum)
-    assert float(task.loss(model, batch).loss_sum) == pytest.approx(alone, rel=1e-5)
+        alone += task.loss(model, Batch(bits, bits.cumsum(1) % 2, length)).loss_sum.item()
+    assert task.loss(model, batch).loss_sum.item() == pytest.approx(alone, rel=1e-5)
 
 
 def test_hits_by_hand() -> None:
@@ -256,12 +262,20 @@ def test_clusters_that_go_together_count_once() -> None:
     """Clusters of equal trials are as good as one trial each; independent trials count each for itself."""
     draw = np.random.default_rng(0)
     whole = draw.integers(0, 2, 400).astype(float)
-    low, high = clustered_wilson(whole.sum(), (whole**2).sum(), 400)
+    low, high = clustered_wilson(whole.sum(), (whole**2).sum(), 400, 40_000)
     assert (low, high) == pytest.approx(wilson(whole.sum(), 400), abs=1e-3)
     shares = draw.binomial(100, 0.3, 400) / 100
-    low, high = clustered_wilson(shares.sum(), (shares**2).sum(), 400)
+    low, high = clustered_wilson(shares.sum(), (shares**2).sum(), 400, 40_000)
     expected = wilson(shares.sum() * 100, 40_000)
     assert (low, high) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("share", [1 / 3, 0.66, 2 / 3])
+def test_clusters_that_are_all_alike(share: float) -> None:
+    """However the sums are rounded, the interval is that of all trials: there are no more than these."""
+    shares = np.full(1000, share)
+    low, high = clustered_wilson(shares.sum(), (shares**2).sum(), 1000, 50_000)
+    assert (low, high) == pytest.approx(wilson(share * 50_000, 50_000), abs=1e-6)
 
 
 def test_the_clustered_interval_covers_the_truth() -> None:
@@ -271,7 +285,7 @@ def test_the_clustered_interval_covers_the_truth() -> None:
     for _ in range(1000):
         rates = draw.beta(4, 2, 60)
         shares = draw.binomial(30, rates) / 30
-        low, high = clustered_wilson(shares.sum(), (shares**2).sum(), 60)
+        low, high = clustered_wilson(shares.sum(), (shares**2).sum(), 60, 1800)
         covered += low <= 4 / 6 <= high
     assert 930 <= covered <= 970
 
@@ -301,6 +315,9 @@ def test_a_run_and_what_it_leaves(run: Path) -> None:
     assert all(row["train/grad_norm"] > 0 for row in rows if "train/loss" in row)
     flow = [json.loads(line) for line in (run / "gradient_flow.jsonl").read_text().splitlines()]
     assert [(row["step"], len(row["h"])) for row in flow] == [(0, 6), (10, 6), (20, 6)]
+    for row in flow:
+        # The last step's own loss is what h_6 has of both; one is averaged over 6 times as many.
+        assert row["h_last"][-1] == pytest.approx(6 * row["h"][-1], rel=1e-4)
     pictures = {file.stem for file in (run / "plots").glob("*.png")}
     assert pictures == {"loss", "gradient_flow", "hidden_states", "accuracy_by_length"}
     assert (run / "samples/step_00000010.txt").read_text().startswith("bits      ")
@@ -331,8 +348,10 @@ def test_eval_judges_each_length(run_main: Main, run: Path) -> None:
     fresh = run_main(
         "eval", f"run={run}", "split=test", "data.lengths=[9]", "data.sequences=70", "device=cpu"
     )
-    (row,) = json.loads(fresh.out)["rows"]
+    result = json.loads(fresh.out)
+    (row,) = result["rows"]
     assert (row["length"], row["metrics"]["last_accuracy"]["count"]) == (9, 70)
+    assert result["metrics"] == {}  # of the length that the run was trained for nothing is known
 
 
 def test_generate_reads_bits(run_main: Main, run: Path) -> None:
@@ -355,6 +374,13 @@ def test_generate_reads_bits(run_main: Main, run: Path) -> None:
     assert [line.split()[1] for line in two.out.splitlines() if line.startswith("truth")] == ["01", "101"]
     drawn = run_main("generate", f"run={run}", "device=cpu", "generation.num_samples=2")
     assert drawn.out.count("bits ") == 2
+    Path("blank.txt").write_text("\n \n")
+    for words in (("prompt= ",), ("input=blank.txt",)):
+        blank = run_main("generate", f"run={run}", *words)
+        assert (blank.code, "there are no bits to read" in blank.err) == (2, True)
+    Path("two.txt").write_text("01\n0120\n")
+    wrong = run_main("generate", f"run={run}", "input=two.txt")
+    assert (wrong.code, "line 2: '2' at place 3 is no bit" in wrong.err) == (2, True)
 
 
 def test_a_transformer_takes_the_same_lab(run_main: Main) -> None:
@@ -369,6 +395,10 @@ def test_a_transformer_takes_the_same_lab(run_main: Main) -> None:
     refused = run_main("eval", "run=latest", "data.lengths=[11]")
     assert refused.code == 2
     assert "nothing is left to judge" in refused.err
+    written = run_main("generate", "run=latest", "device=cpu")
+    assert len(written.out.splitlines()[0].split()[1]) == 10
+    refused = run_main("generate", "run=latest", "prompt=01010101010")
+    assert (refused.code, "line 1 has 11 bits, and the model's window is 10" in refused.err) == (2, True)
 
 
 def test_the_command_line_wins_over_the_data_set(run_main: Main) -> None:
@@ -386,7 +416,14 @@ def test_a_sweep_over_models_takes_settings_that_the_default_has_not(run_main: M
     """Hydra composes first without what is swept over: there, the model is gpt, which has no hidden_size."""
     words = [word for word in QUICK if not word.startswith("model=")]
     ran = run_main(
-        "train", "-m", "model=rnn,lstm", "model.hidden_size=4", *words, "trainer.max_steps=2", "sweep.name=s"
+        "train",
+        "-m",
+        "model=rnn,lstm",
+        "model.hidden_size=4",
+        *words,
+        "data.min_seq_len=null",
+        "trainer.max_steps=2",
+        "sweep.name=s",
     )
     assert ran.code == 0, ran.err
     configs = [
@@ -394,6 +431,48 @@ def test_a_sweep_over_models_takes_settings_that_the_default_has_not(run_main: M
     ]
     assert len(configs) == 2
     assert all("hidden_size: 4" in config for config in configs)
+    assert Path("outputs/sweeps/s/val_loss.png").is_file()
+    assert "curves of all jobs" in ran.err
+
+
+def test_after_the_curriculum_has_grown_the_best_begins_anew(run_main: Main) -> None:
+    """Every step grows: the best is the last, whatever the loss; without growth it is the lowest."""
+    words = [word for word in QUICK if not word.startswith(("data.seq_len", "trainer.eval"))]
+    growing = ["data.seq_len=2", "data.max_seq_len=60", "data.grow_below=9", "data.grow_every=1"]
+    growing += ["data.grow_by=1", "trainer.eval_every=1"]
+    assert run_main("train", *words, *growing, "name=growing").code == 0
+    best = json.loads((only(Path("outputs/train/growing")) / "checkpoints/index.json").read_text())["best"]
+    assert (best["step"], best["stage"]) == (20, {"length": 22})
+
+
+def test_pictures_that_fail_lose_nothing(run_main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seqexp.tracking import plots
+
+    for failure in (RuntimeError("no fonts"), KeyboardInterrupt()):
+
+        def fail(*arguments: object, failure: BaseException = failure) -> None:
+            raise failure
+
+        monkeypatch.setattr(plots, "loss_figure", fail)
+        ran = run_main("train", *QUICK, "name=bare")
+        assert ran.code == 0
+        assert "pictures are missing" in ran.err
+        run = max(Path("outputs/train/bare").iterdir())
+        assert json.loads((run / "status.json").read_text())["status"] == "finished"
+        assert (run / "result.json").is_file()
+
+
+def test_lengths_that_vary_with_a_loss_at_every_step_in_pieces(run_main: Main) -> None:
+    """A batch in three pieces gives the same losses as whole, for both kinds of supervision."""
+    for full in ("true", "false"):
+        losses = []
+        for pieces in (1, 3):
+            name = f"{full}{pieces}"
+            words = ("data.min_seq_len=1", f"task.full_supervision={full}", f"trainer.accumulate={pieces}")
+            assert run_main("train", *QUICK, *words, f"name={name}").code == 0
+            rows = (only(Path("outputs/train", name)) / "metrics.jsonl").read_text().splitlines()
+            losses.append([row["val/loss"] for row in map(json.loads, rows) if "val/loss" in row])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["clip", "length", "rnn_vs_lstm_vs_gru"])
@@ -451,6 +530,8 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
         (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
         (("eval", "data.path=x.txt"), "data.path and data.encoding are for runs on text"),
         (("eval", "data.lengths=[0]"), "data.lengths=0 is out of range"),
+        (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
+        (("eval", "data.lengths=[5001]", "data.sequences=10000"), "and the limit is 50,000,000"),
         (("eval", "data.sequences=0"), "data.sequences=0 is out of range"),
         (("eval", "split=train"), "split=train is not there; there is val, test"),
     ],

@@ -39,13 +39,11 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
     manifest = trained.folder.manifest()
     kind = registry.load("data", trained.config.data.name)
-    data = kind.for_evaluation(trained.config.data, trained.tokenizer, manifest, config.data)
+    data = kind.for_evaluation(trained.config.data, trained.tokenizer, manifest, config.data, config.seed)
     split = config.split or ("all" if "all" in data.parts else "val")
     if split not in data.parts:
-        raise UserError(
-            f"split={split} is not there; there is {', '.join(data.parts)} "
-            "(all is another text, with data.path=; val and train are the run's own)."
-        )
+        hint = " (all is another text, with data.path=)" if "train" in data.parts else ""
+        raise UserError(f"split={split} is not there; there is {', '.join(data.parts)}{hint}.")
     views, notes = data.views(getattr(trained.model, "max_len", None))
     if not views:
         raise UserError(f"nothing is left to judge: {'; '.join(notes)}.")
@@ -68,22 +66,26 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
                 "precision": trained.device.precision,
             }
         )
-        main_row = next((row for row, view in zip(rows, views, strict=True) if view.main), rows[0])
+        # Of the length that the run was trained for, if that was judged.
+        main_row = next((row for row, view in zip(rows, views, strict=True) if view.main), None)
         result = {
             "command": "eval",
             "run": str(trained.folder.path),
             "checkpoint": config.checkpoint,
             "step": trained.step,
             "split": split,
-            "metrics": {f"{split}/{name}": cell["value"] for name, cell in main_row["metrics"].items()},
+            "metrics": {f"{split}/{name}": cell["value"] for name, cell in main_row["metrics"].items()}
+            if main_row
+            else {},
             "rows": rows,
+            "loss_unit": task.loss_unit,
             "left_out": notes,
             "corpus": {key: described[key] for key in ("name", "origin", "sha256")},
             "stand_in": described["stand_in"] or (manifest.get("corpus") or {}).get("stand_in"),
             **described["parts"][split],
         }
         folder.write_result(result)
-        if "length" in rows[0]:
+        if len(rows) > 1:
             figure = accuracy_by_length_figure(rows, trained_length(trained.config), config.name)
             save(figure, folder.subfolder("plots") / "accuracy_by_length.png")
         folder.write_status("finished")
@@ -140,22 +142,25 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _title(result: dict[str, Any]) -> str:
-    return f"{result['split']} of {result['corpus']['name']}, step {result['step']} ({result['checkpoint']})"
+    title = f"{result['split']} of {result['corpus']['name']}, step {result['step']} ({result['checkpoint']})"
+    if len(result["rows"]) == 1 and "length" in result["rows"][0]:
+        title += f", length {result['rows'][0]['length']}"
+    return title
 
 
 def _metric_table(result: dict[str, Any]) -> Any:
     """One row a metric."""
     from rich.table import Table
 
-    units = {"bits_per_char": "bits", "perplexity": "per token"}
+    units = {"bits_per_char": "bits", "perplexity": "per token", "loss": result["loss_unit"]}
     table = Table("metric", title=_title(result))
     for column in ("value", "95 % interval", "of"):
         table.add_column(column, justify="right")
     table.add_column("unit")
     (row,) = result["rows"]
     for name, cell in row["metrics"].items():
-        unit = units.get(name, "nats per token" if name == "loss" else "")
-        table.add_row(name, f"{cell['value']:.4f}", _interval(cell), f"{cell['count']:,}", unit)
+        row_of = (name, _number(cell["value"]), _interval(cell), f"{cell['count']:,}", units.get(name, ""))
+        table.add_row(*row_of)
     return table
 
 
@@ -165,16 +170,24 @@ def _row_table(result: dict[str, Any]) -> Any:
 
     first = result["rows"][0]
     labels = [key for key in first if key != "metrics"]
-    table = Table(title=_title(result), caption="in brackets: 95 % interval")
+    caption = f"loss in {result['loss_unit']}; in brackets the 95 % interval"
+    if "sequences" in result:
+        caption += f"; {result['sequences']:,} sequences of each length"
+    table = Table(title=_title(result), caption=caption)
     for name in [*labels, *first["metrics"]]:
         table.add_column(name, justify="right")
     for row in result["rows"]:
         cells = [
-            f"{cell['value']:.4f}" + (f" ({_interval(cell)})" if cell["interval"] else "")
+            _number(cell["value"]) + (f" ({_interval(cell)})" if cell["interval"] else "")
             for cell in row["metrics"].values()
         ]
         table.add_row(*(str(row[label]) for label in labels), *cells)
     return table
+
+
+def _number(value: float) -> str:
+    """Four decimals, or where these say nothing, four digits."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"
 
 
 def _interval(cell: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ def generate(config: GenerateConfig) -> list[str]:
     return samples
 
 
-def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str) -> Iterator[list[str]]:
+def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str | None) -> Iterator[list[str]]:
     """The samples as they grow, begun."""
     from seqexp.commands.build import build_task
 
@@ -99,7 +99,7 @@ def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str) -> Iterat
 
 
 def _draw_hidden_states(
-    config: GenerateConfig, trained: "TrainedRun", prompt: str, folder: "RunFolder"
+    config: GenerateConfig, trained: "TrainedRun", prompt: str | None, folder: "RunFolder"
 ) -> None:
     """What a recurrent model had in mind while it read each of the first sequences."""
     from seqexp.data.parity import running_parity
@@ -109,7 +109,8 @@ def _draw_hidden_states(
 
     if not is_recurrent(trained.model):
         return
-    sequences = sequences_of(trained.tokenizer, prompt, config.generation.num_samples, config.seed)
+    drawn = config.generation.num_samples
+    sequences = sequences_of(trained.tokenizer, prompt, None, drawn, config.seed)
     for number, bits in enumerate(sequences[:MOST_PICTURES], start=1):
         hidden = hidden_states(trained.model, bits.to(trained.device.torch))
         truth = running_parity(bits.numpy()).tolist()
@@ -159,8 +160,8 @@ def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:
     return samples
 
 
-def _read_prompt(config: GenerateConfig) -> str:
-    """The prompt as typed, from a file, or from a pipe; one line end at the end is left out.
+def _read_prompt(config: GenerateConfig) -> str | None:
+    """The prompt as typed, from a file, or from a pipe, without one line end at its end; None: there is none.
 
     Raises:
         UserError: the file cannot be read as UTF-8 text.
@@ -179,7 +180,7 @@ def _read_prompt(config: GenerateConfig) -> str:
             return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
         except UnicodeDecodeError as error:
             raise UserError(f"standard input is not UTF-8 text ({error}).") from error
-    return ""
+    return None
 
 
 def _stdin_is_fed() -> bool:

@@ -123,7 +123,8 @@ def _for_each_job(words: list[str]) -> list[str]:
     for word in words:
         key, _, value = word.partition("=")
         setting = re.fullmatch(r"[a-z_]+\.[\w.]+", key) and not key.startswith(("hydra.", "sweep."))
-        if setting and not parser.parse_override(word).is_sweep_override():
+        # Hydra's choice() takes every kind of value but null.
+        if setting and value != "null" and not parser.parse_override(word).is_sweep_override():
             word = f"{key}=choice({value})"
         changed.append(word)
     return changed
@@ -163,6 +164,9 @@ def translate(error: BaseException) -> UserError:
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         return _unknown_key(found[1], inner or text)
+    found = re.search(r"override ([\w.]+)=(\S*).*is not a ListConfig", f"{text}\n{inner}", re.DOTALL)
+    if found:
+        return UserError(f"{found[1]}={found[2]} must be a list; write {found[1]}=[{found[2]}].")
     found = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text + inner)
     if found:
         key = re.search(r"full_key: (\S+)", text + inner)

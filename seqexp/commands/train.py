@@ -33,7 +33,16 @@ def main() -> None:
     resume = next((w.partition("=")[2] for w in sys.argv if w.lstrip("+").startswith("resume=")), None)
     if resume and resume.strip("'") != "null":
         _type_saved_configuration(resume)
-    run_app("train", train, run_name=lambda run: run)
+    jobs: list[tuple[str, Any]] = []
+
+    def job(config: TrainConfig) -> float | None:
+        return train(config, jobs)
+
+    try:
+        run_app("train", job, run_name=lambda run: run)
+    finally:
+        if len(jobs) > 1:
+            _draw_sweep(jobs)
 
 
 def _type_saved_configuration(resume: str) -> None:
@@ -80,8 +89,11 @@ def _word(key: str, value: Any) -> str:
     return f"{key}={value}"
 
 
-def train(config: TrainConfig) -> float | None:
-    """Make or reopen the run folder and train in it; the best value of `trainer.monitor`."""
+def train(config: TrainConfig, jobs: "list[tuple[str, RunFolder]] | None" = None) -> float | None:
+    """Make or reopen the run folder and train in it; the best value of `trainer.monitor`.
+
+    In a sweep, the folder is added to `jobs` with the words that this job differs in, but for the seed.
+    """
     from seqexp.tracking.run_folder import RunFolder
 
     resuming = config.resume is not None
@@ -89,6 +101,9 @@ def train(config: TrainConfig) -> float | None:
         run = RunFolder(Path(config.resume))
     else:
         run = RunFolder.create("train", config.name, _sweep_job(config))
+    if jobs is not None and _sweep_job(config):
+        words = [word for word in HydraConfig.get().overrides.task if not word.startswith("seed=")]
+        jobs.append((" ".join(words), run))
     handler = run.log_to_file("train")
     before = run.read_status()
     run.write_status("running")
@@ -119,6 +134,22 @@ def _sweep_job(config: TrainConfig) -> tuple[str, str] | None:
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return config.sweep.name, f"{HydraConfig.get().job.num}_{config.fingerprint()}"
+
+
+def _draw_sweep(jobs: "list[tuple[str, RunFolder]]") -> None:
+    """The validation loss of every job of a sweep, in the sweep's folder."""
+    from seqexp.tracking.metrics import read_metrics
+    from seqexp.tracking.plots import save, sweep_figure
+
+    # What all jobs have in common says nothing in a legend.
+    common = set.intersection(*(set(label.split()) for label, _ in jobs))
+    rows = [
+        (" ".join(word for word in label.split() if word not in common), read_metrics(run.metrics_file))
+        for label, run in jobs
+    ]
+    folder = jobs[0][1].path.parent
+    save(sweep_figure(rows, "val/loss", folder.name), folder / "val_loss.png")
+    print(f"curves of all jobs: {folder / 'val_loss.png'}", file=sys.stderr)
 
 
 def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]:
@@ -187,12 +218,12 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     try:
         metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)
         ending = trainer.fit(metrics)
+        _conclude(run, config, trainer, manifest, ending)
         if ending != "interrupted" and not _sweep_job(config):
             # A sweep's jobs are short and many: their pictures would take longer than they do.
-            draw_run(run, config, trainer, metrics)
+            _draw(run, config, trainer, metrics)
     finally:
         metrics.close()
-    _conclude(run, config, trainer, manifest, ending)
     return trainer.checkpoints.best_value, ending
 
 
@@ -203,6 +234,8 @@ def _compile(
     from seqexp.training.device import compile_or_not, wants_compile
     from seqexp.training.loop import planned_steps
 
+    if data.carries_state:
+        return model, {"compiled": False, "reason": "a model whose state is carried over is not compiled"}
     steps = planned_steps(config, data.steps_per_epoch)
     example = next(iter(data.train_batch(0).split(config.trainer.accumulate)))
     per_step = 6.0 * parameters * data.train_batch(0).count
@@ -252,7 +285,8 @@ def _say_what_begins(
     config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer"
 ) -> None:
     corpus = manifest["corpus"]
-    parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
+    unit = "tokens" if "tokens" in corpus["parts"]["val"] else "sequences"
+    parts = ", ".join(f"{name} {part[unit]:,}" for name, part in corpus["parts"].items())
     if trainer.total is not None:
         length = f"{trainer.total:,} steps"
     else:
@@ -261,7 +295,7 @@ def _say_what_begins(
             "on the machine)"
         )
     log.info("run     %s", run.path)
-    log.info("data    %s: %s; tokens: %s", corpus["name"], corpus["origin"], parts)
+    log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, parts)
     log.info("model   %s, %s parameters", config.model.name, f"{manifest['parameters']['total']:,}")
     log.info(
         "device  %s, %s, %s", manifest["device"], manifest["precision"],
@@ -270,15 +304,28 @@ def _say_what_begins(
     log.info("length  %s%s", length, f", from step {trainer.step}" if trainer.step else "")
 
 
+def _draw(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
+    """The pictures; the run is finished, and stays so whatever happens here."""
+    try:
+        draw_run(run, config, trainer, metrics)
+    except KeyboardInterrupt:
+        log.warning("interrupted while drawing: pictures are missing in %s", run.path / "plots")
+    except Exception:
+        log.warning("pictures are missing in %s:\n%s", run.path / "plots", traceback.format_exc())
+
+
 def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
-    """The pictures of a finished run, in its ``plots/`` and in TensorBoard."""
+    """The pictures of a finished run, in its ``plots/`` and in TensorBoard; of its best checkpoint."""
     from seqexp.commands.eval import judge_views, trained_length
     from seqexp.evaluation.recurrence import hidden_states, is_recurrent
     from seqexp.tracking import plots
     from seqexp.tracking.metrics import read_metrics
 
     title, model, data = config.name, trainer.model, trainer.data
-    figures = {"loss": plots.loss_figure(read_metrics(run.metrics_file), title, trainer.task.loss_unit)}
+    model.load_state_dict(trainer.checkpoints.load("best")["model"])
+    validated_on = f"{trained_length(config)} bits" if config.task.name == "parity" else None
+    rows = read_metrics(run.metrics_file)
+    figures = {"loss": plots.loss_figure(rows, title, trainer.task.loss_unit, validated_on)}
     if is_recurrent(model):
         figures["gradient_flow"] = plots.gradient_flow_figure(read_metrics(run.gradient_flow_file), title)
         batch = next(data.eval_batches("val"))
@@ -290,7 +337,6 @@ def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics:
     if len(views) > 1:
         lengths = ", ".join(str(view.label["length"]) for view in views)
         log.info("judging the best checkpoint on lengths %s", lengths)
-        model.load_state_dict(trainer.checkpoints.load("best")["model"])
         rows = judge_views(trainer.task, model, trainer.device, views, "val")
         figures["accuracy_by_length"] = plots.accuracy_by_length_figure(rows, trained_length(config), title)
     folder = run.subfolder("plots")
@@ -329,7 +375,7 @@ def _conclude(
         }
     )
     log.info(
-        "%s after %d steps in %.0f s; best %s %.4f at step %d", ending, trainer.step, trainer.elapsed,
+        "%s after %d steps in %.0f s; best %s %.4g at step %d", ending, trainer.step, trainer.elapsed,
         config.trainer.monitor, best["value"], best["step"],
     )  # fmt: skip
     if manifest["corpus"]["stand_in"]:

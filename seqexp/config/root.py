@@ -96,7 +96,10 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """Judge a run. `split` null means the validation part, or all of another text."""
+    """Judge a run. `split` null means the validation part, or all of another text.
+
+    `seed` draws the test part of data that is drawn, such as parity.
+    """
 
     run: str = "latest"
     checkpoint: str = "best"

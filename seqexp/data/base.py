@@ -32,7 +32,7 @@ class Data(Protocol):
 
     @classmethod
     def for_evaluation(
-        cls, config: Any, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig
+        cls, config: Any, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig, seed: int
     ) -> Self: ...
 
     @staticmethod

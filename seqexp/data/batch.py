@@ -48,6 +48,13 @@ class Batch:
         inputs, targets = (t.to(device, non_blocking=True) for t in move)
         return replace(self, inputs=inputs, targets=targets)
 
+    def last_targets(self) -> "Batch":
+        """The same with only the last real target of each row."""
+        last = (self.targets != IGNORE).sum(1, keepdim=True) - 1
+        steps = torch.arange(self.targets.shape[1], device=self.targets.device)
+        targets = self.targets.masked_fill(steps != last, IGNORE)
+        return replace(self, targets=targets, count=len(targets), padded_targets=True)
+
     def rows(self, n: int) -> "Batch":
         """The first `n` rows."""
         inputs, targets = self.inputs[:n], self.targets[:n]

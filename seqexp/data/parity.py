@@ -6,7 +6,7 @@ sequences of each length are the same for every run, so that runs compare.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from seqexp.tokenizers.bits import BitTokenizer
 
 # Bits in one batch of validation: enough to keep the machine busy, little enough for any memory.
 EVAL_BITS = 100_000
+# More held-out bits of one length than this are refused: they are in memory at once.
+MOST_BITS = 50_000_000
 # Training draws from (seed, step), and seeds are not this long: held-out sequences are other sequences.
 HELD_OUT = {"val": 2**63, "test": 2**63 + 1}
 
@@ -42,6 +44,7 @@ class ParityData:
         self.sequences = sequences
         self.length = config.seq_len  # the longest in training now: the state of the curriculum
         self.lengths = sorted({*config.eval_lengths, self.eval_length})  # that `eval` judges
+        self.origin = f"drawn from the seed, {_lengths(config)}"
 
     @classmethod
     def build(cls, config: ParityDataConfig, tokenizer_config: TokenizerConfig, seed: int) -> "ParityData":
@@ -50,12 +53,19 @@ class ParityData:
 
     @classmethod
     def for_evaluation(
-        cls, config: ParityDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig
+        cls,
+        config: ParityDataConfig,
+        tokenizer: Tokenizer,
+        manifest: dict[str, Any],
+        other: OtherDataConfig,
+        seed: int,
     ) -> "ParityData":
         """The held-out sequences that a run is judged on, of `other.lengths` if these are given.
 
+        Those of the test part are drawn from `seed`, so that there are fresh ones whenever they are needed.
+
         Raises:
-            UserError: another text was named.
+            UserError: another text was named, or more bits than memory holds.
         """
         del manifest
         if other.path is not None or other.encoding is not None:
@@ -63,8 +73,15 @@ class ParityData:
                 "data.path and data.encoding are for runs on text; a run on parity is judged on sequences of "
                 "bits: data.lengths=[100,1000] data.sequences=10000."
             )
-        data = cls(config, tokenizer, seed=0, sequences=other.sequences or config.eval_sequences)
+        data = cls(config, tokenizer, seed, sequences=other.sequences or config.eval_sequences)
         data.lengths = sorted(set(other.lengths)) if other.lengths else data.lengths
+        data.origin = "held-out sequences, the same for every run"
+        bits = data.lengths[-1] * data.sequences
+        if bits > MOST_BITS:
+            raise UserError(
+                f"{data.sequences:,} sequences of {data.lengths[-1]:,} bits are {bits:,} bits, and the "
+                f"limit is {MOST_BITS:,}; lower data.sequences or data.lengths."
+            )
         return data
 
     @staticmethod
@@ -121,7 +138,8 @@ class ParityData:
 
     def held_out(self, split: str, length: int, sequences: int) -> npt.NDArray[np.int64]:
         """The first `sequences` held-out sequences of this length, (N, length): the same for every run."""
-        return np.random.default_rng([HELD_OUT[split], length]).integers(0, 2, (sequences, length))
+        key = [HELD_OUT[split], length] if split == "val" else [HELD_OUT[split], length, self.seed]
+        return np.random.default_rng(key).integers(0, 2, (sequences, length))
 
     def eval_batches(self, split: str) -> Iterator[Batch]:
         bits = self.held_out(split, self.eval_length, self.sequences)
@@ -147,18 +165,14 @@ class ParityData:
         return views, [f"not judged: lengths {left_out}; the model's window is {max_len}"] if left_out else []
 
     def describe(self) -> dict[str, Any]:
-        """The sequences for the manifest; the hash stands for the settings that they are drawn from."""
-        settings = asdict(self.config)
-        digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
+        """The sequences for the manifest; the hash stands for the way in which they are drawn."""
+        digest = hashlib.sha256(b"parity 1: numpy default_rng, integers").hexdigest()
         return {
             "name": self.config.name,
-            "origin": f"drawn from the seed, {_lengths(self.config)}",
+            "origin": self.origin,
             "stand_in": None,
             "sha256": digest,
-            "parts": {
-                split: {"sequences": self.sequences, "tokens": self.eval_tokens(split)}
-                for split in self.parts
-            },
+            "parts": {split: {"sequences": self.sequences} for split in self.parts},
         }
 
 

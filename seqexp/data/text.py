@@ -111,12 +111,23 @@ class TextData:
                     f"({part.tokens} tokens), and a window needs {need}. Give more text, or lower "
                     f"data.seq_len={config.seq_len}."
                 )
+        if config.carry_state and data.windows_per_epoch < config.batch_size:
+            raise UserError(
+                f"the training part has {data.windows_per_epoch} windows of data.seq_len={config.seq_len}, "
+                f"too few for {config.batch_size} rows that go on from batch to batch; lower "
+                "data.batch_size or data.seq_len, or use data.carry_state=false."
+            )
         data.warn_of_unknown()
         return data
 
     @classmethod
     def for_evaluation(
-        cls, config: TextDataConfig, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig
+        cls,
+        config: TextDataConfig,
+        tokenizer: Tokenizer,
+        manifest: dict[str, Any],
+        other: OtherDataConfig,
+        seed: int,
     ) -> "TextData":
         """The text that `other` names, or that the run was trained on, found by its files or as the run did.
 
@@ -128,6 +139,7 @@ class TextData:
                 "data.lengths and data.sequences are for runs on parity; this run is on text: give "
                 "data.path=<another text>, or leave them out."
             )
+        del seed
         if other.path:
             return cls.of_text(config, tokenizer, other.path, other.encoding)
         recorded = manifest.get("corpus") or {}

@@ -17,23 +17,35 @@ def is_recurrent(model: Any) -> bool:
 
 
 def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
-    """The Frobenius norm of the gradient of the batch's mean loss with respect to H_t, for each step t.
+    """The Frobenius norm of dL/dH_t for each step t: under ``h``, and for an LSTM dL/dC_t under ``c``.
 
-    For an LSTM also with respect to C_t. Of the last layer, in evaluation mode. Where the norm falls from
-    right to left gradients vanish, where it grows they explode (Bengio et al. 1994; Pascanu et al. 2013).
+    L is the mean loss of the batch. Where every step has a loss of its own, these hide what comes back
+    through time, so ``h_last`` and ``c_last`` are the same for the loss of the last step alone. Of the last
+    layer, in evaluation mode. Where a norm falls from right to left gradients vanish, where it grows they
+    explode (Bengio et al. 1994; Pascanu et al. 2013).
     """
     was_training = model.training
     model.eval()
+    found = _norms(task, model, batch)
+    if task.count(batch) > len(batch.inputs):
+        found |= {f"{name}_last": norms for name, norms in _norms(task, model, batch.last_targets()).items()}
+    model.train(was_training)
+    return found
+
+
+def _norms(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
     layers: list[list[tuple[Tensor, ...]]] = []
     with torch.enable_grad():
         output = task.loss(lambda tokens: model(tokens, layers), batch)
         states = layers[-1]
         flat = [part for state in states for part in state]
         gradients = torch.autograd.grad(output.loss_sum / task.count(batch), flat, allow_unused=True)
-    model.train(was_training)
-    norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in gradients]
+    # In fp64: the square of a vanished gradient is no number of fp32 any more.
+    zero = torch.zeros((), dtype=torch.float64, device=batch.inputs.device)
+    norms = [zero if gradient is None else gradient.double().norm() for gradient in gradients]
+    listed: list[float] = torch.stack(norms).tolist()
     parts = len(states[0])
-    return {name: norms[i::parts] for i, name in enumerate(("h", "c")[:parts])}
+    return {name: listed[i::parts] for i, name in enumerate(("h", "c")[:parts])}
 
 
 def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:

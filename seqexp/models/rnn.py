@@ -52,6 +52,7 @@ class RecurrentNetwork(nn.Module):
         self.layers = self._make_layers(n_in)
         self.head = nn.Linear(hidden_size, n_outputs or vocab_size)
         self._initialise(init)
+        self.register_load_state_dict_pre_hook(_merge_biases)
 
     def _make_layers(self, n_in: int) -> nn.RNNBase:
         """Torch's module, which holds the weights under torch's names."""
@@ -258,6 +259,14 @@ class LSTM(RecurrentNetwork):
 
     def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         return self._run_torch(x, state)
+
+
+def _merge_biases(network: RecurrentNetwork, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights that come from torch may have two biases: the one of the equations is their sum."""
+    for name in [name for name in state if network.one_bias and name.startswith(f"{prefix}layers.bias_hh")]:
+        used = name.replace("bias_hh", "bias_ih")
+        state[used] = state[used] + state[name]
+        state[name] = torch.zeros_like(state[name])
 
 
 def _between(network: RecurrentNetwork) -> float:

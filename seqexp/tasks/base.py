@@ -62,7 +62,7 @@ class Task(Protocol):
         self,
         model: torch.nn.Module,
         tokenizer: Tokenizer,
-        prompt: str,
+        prompt: str | None,
         config: GenerationConfig,
         seed: int,
         device: torch.device,

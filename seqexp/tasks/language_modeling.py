@@ -66,7 +66,7 @@ class LanguageModeling:
         self,
         model: torch.nn.Module,
         tokenizer: Tokenizer,
-        prompt: str,
+        prompt: str | None,
         config: GenerationConfig,
         seed: int,
         device: torch.device,
@@ -76,6 +76,7 @@ class LanguageModeling:
         Raises:
             UserError: the prompt holds characters that the model never saw.
         """
+        prompt = prompt or ""
         prompt_ids(tokenizer, prompt)
         yield [prompt] * config.num_samples
         for texts in generate_texts(model, tokenizer, prompt, config, seed, device):  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import ParityConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
+from seqexp.errors import UserError
 from seqexp.intervals import clustered_wilson, wilson
 from seqexp.tasks.base import Forward, LossOutput, Metric
 from seqexp.tokenizers.base import Tokenizer
@@ -39,18 +40,19 @@ class Parity:
         """The loss summed over the supervised steps; outside training the hits are counted too."""
         logits, targets = model(batch.inputs).squeeze(2).float(), batch.targets
         if self.full_supervision and batch.padded_targets:
-            real = targets != IGNORE
-            loss = self._sum(logits[real], targets[real])
+            # Chosen without counting how many there are, which a GPU would have to be waited for.
+            each = self._loss(logits, targets.clamp(min=0), "none")
+            loss = torch.where(targets != IGNORE, each, 0.0).sum()
         elif self.full_supervision:
-            loss = self._sum(logits, targets)
+            loss = self._loss(logits, targets)
         else:
-            loss = self._sum(at_last(batch, logits), at_last(batch, targets))
+            loss = self._loss(at_last(batch, logits), at_last(batch, targets))
         return LossOutput(loss, loss.detach(), {} if torch.is_grad_enabled() else hits(logits, batch))
 
-    def _sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor, reduction: str = "sum") -> Tensor:
         if self.kind == "bce":
-            return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
-        return F.mse_loss(logits.sigmoid(), targets.float(), reduction="sum")
+            return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction=reduction)
+        return F.mse_loss(logits.sigmoid(), targets.float(), reduction=reduction)
 
     def metrics(
         self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
@@ -64,7 +66,7 @@ class Parity:
             "loss": Metric(nll_sum / count, count),
             # Steps of one sequence are right or wrong together, so the interval is that of sequences.
             "accuracy": Metric(
-                metric_sums["right"] / steps, steps, clustered_wilson(shares, squares, sequences)
+                metric_sums["right"] / steps, steps, clustered_wilson(shares, squares, sequences, steps)
             ),
             "last_accuracy": Metric(last / sequences, sequences, wilson(last, sequences)),
             "sequence_accuracy": Metric(whole / sequences, sequences, wilson(whole, sequences)),
@@ -80,31 +82,46 @@ class Parity:
         self,
         model: torch.nn.Module,
         tokenizer: Tokenizer,
-        prompt: str,
+        prompt: str | None,
         config: GenerationConfig,
         seed: int,
         device: torch.device,
     ) -> Iterator[list[str]]:
-        """What the model says of each line of bits in `prompt`, or of 40 random bits where there is none.
+        """What the model says of each line of bits in `prompt`, or of random bits where there is none.
 
         Raises:
-            UserError: something in the prompt is neither 0 nor 1.
+            UserError: the prompt holds no bits, something else too, or more than the model's window.
         """
         del device
-        sequences = sequences_of(tokenizer, prompt, config.num_samples, seed)
+        max_len = getattr(model, "max_len", None)
+        sequences = sequences_of(tokenizer, prompt, max_len, config.num_samples, seed)
         yield ["\n\n".join(answer(model, bits) for bits in sequences)]
 
 
-def sequences_of(tokenizer: Tokenizer, prompt: str, drawn: int, seed: int) -> list[Tensor]:
-    """The lines of bits in a prompt; if there is none, `drawn` sequences of 40 random bits.
+def sequences_of(
+    tokenizer: Tokenizer, prompt: str | None, max_len: int | None, drawn: int, seed: int
+) -> list[Tensor]:
+    """The lines of bits in a prompt; without a prompt, `drawn` sequences of 40 random bits.
 
     Raises:
-        UserError: something in the prompt is neither 0 nor 1.
+        UserError: the prompt holds no bits, something else too, or more than `max_len` in a line.
     """
-    lines = [line for line in prompt.splitlines() if line.strip()]
-    if lines:
-        return [torch.from_numpy(tokenizer.encode(line).astype(np.int64)) for line in lines]
-    return list(torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (drawn, 40))))
+    if prompt is None:
+        length = min(40, max_len or 40)
+        return list(torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (drawn, length))))
+    sequences = []
+    for number, line in enumerate(prompt.splitlines(), start=1):
+        try:
+            bits = tokenizer.encode(line)
+        except UserError as error:
+            raise UserError(f"line {number}: {error}") from error
+        if max_len is not None and len(bits) > max_len:
+            raise UserError(f"line {number} has {len(bits)} bits, and the model's window is {max_len}.")
+        if len(bits):
+            sequences.append(torch.from_numpy(bits.astype(np.int64)))
+    if not sequences:
+        raise UserError("there are no bits to read; write them as in prompt=0110100, or leave prompt= out.")
+    return sequences
 
 
 def at_last(batch: Batch, x: Tensor) -> Tensor:

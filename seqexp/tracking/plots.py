@@ -36,8 +36,10 @@ def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float
     return [step for step, _ in points], [value for _, value in points]
 
 
-def loss_figure(rows: list[dict[str, Any]], title: str, unit: str) -> "Figure":
-    """Loss, with the best validation marked, and below it the gradient norm on a log axis.
+def loss_figure(
+    rows: list[dict[str, Any]], title: str, unit: str, validated_on: str | None = None
+) -> "Figure":
+    """Loss, with the lowest validation marked, and below it the gradient norm on a log axis.
 
     A loss that falls to less than a tenth is on a log axis too; dotted lines are the curriculum's steps.
     """
@@ -46,11 +48,13 @@ def loss_figure(rows: list[dict[str, Any]], title: str, unit: str) -> "Figure":
     train, val = _curve(rows, "train/loss"), _curve(rows, "val/loss")
     axes.plot(*train, label="training", color="tab:blue", alpha=0.7, lw=1)
     if val[0]:
-        axes.plot(*val, "o-", label="validation", color="tab:orange", ms=4)
+        label = f"validation, {validated_on}" if validated_on else "validation"
+        axes.plot(*val, "o-", label=label, color="tab:orange", ms=4)
         best = min(range(len(val[1])), key=val[1].__getitem__)
         axes.annotate(
-            f"best {val[1][best]:.4g} at step {val[0][best]}", (val[0][best], val[1][best]), xytext=(0, 18),
-            textcoords="offset points", ha="right", arrowprops={"arrowstyle": "-", "alpha": 0.5},
+            f"lowest: {val[1][best]:.4g} at step {val[0][best]}", (val[0][best], val[1][best]),
+            xytext=(0.97, 0.6), textcoords="axes fraction", ha="right",
+            arrowprops={"arrowstyle": "-", "alpha": 0.5},
         )  # fmt: skip
     values = [value for value in train[1] + val[1] if value > 0]
     if values and max(values) > 10 * min(values):
@@ -73,21 +77,29 @@ def loss_figure(rows: list[dict[str, Any]], title: str, unit: str) -> "Figure":
 
 
 def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
-    """The norm of the loss's gradient with respect to H_t against t, at some validations of a run."""
+    """The norm of the loss's gradient with respect to H_t against t, at some validations of a run.
+
+    Where every step has a loss of its own there is a panel for the loss of the last step alone too.
+    """
     import matplotlib
 
     shown = [rows[round(i * (len(rows) - 1) / 5)] for i in range(6)] if len(rows) > 6 else rows
-    parts = [name for name in ("h", "c") if shown and name in shown[0]]
-    figure = new_figure(7, 3.6 * max(1, len(parts)))
+    parts = [name for name in ("h", "h_last", "c", "c_last") if shown and name in shown[0]]
+    columns = 2 if len(parts) > 1 else 1
+    height = max(1, -(-len(parts) // 2))
+    figure = new_figure(6 * columns, 3.6 * height)
+    figure.suptitle(title)
     colours = matplotlib.colormaps["viridis"]
-    for axes, part in zip(figure.subplots(max(1, len(parts)), 1, squeeze=False)[:, 0], parts, strict=False):
+    panels = figure.subplots(height, columns, squeeze=False).flatten()
+    for axes, part in zip(panels, parts, strict=True):
         for i, row in enumerate(shown):
             norms = [norm if norm > 0 else float("nan") for norm in row[part]]
             axes.plot(
                 range(1, len(norms) + 1), norms, label=f"step {row['step']}", lw=1.2,
                 color=colours(i / max(1, len(shown) - 1) * 0.9),
             )  # fmt: skip
-        axes.set(xlabel="time t", ylabel=rf"$\|\partial L/\partial {part}_t\|$", yscale="log", title=title)
+        loss = r"L_{\mathrm{last\ step}}" if part.endswith("_last") else "L"
+        axes.set(xlabel="time t", ylabel=rf"$\|\partial {loss}/\partial {part[0]}_t\|$", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
@@ -96,7 +108,7 @@ def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
 def hidden_states_figure(
     hidden: Any, tokens: Sequence[int], truth: Sequence[int] | None, title: str
 ) -> "Figure":
-    """The units' values (T, H) over time as colours; above them the bits and their running parity.
+    """The units' values (T, H) over time as colours; below them the bits and their running parity.
 
     Of many units the first 32 are shown, of long sequences the first 120 steps, and the title says so.
     """
@@ -107,14 +119,20 @@ def hidden_states_figure(
     figure = new_figure(max(5.0, T / 12), 1.2 + 0.22 * H + 0.4 * len(bits))
     ratios = [max(2.0, 0.6 * H), 1.5] if bits else [1.0]
     panels = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, squeeze=False)[:, 0]
+    largest = max(1.0, float(abs(hidden[:T, :H]).max()))  # more than 1 for relu alone
+    edges = (0.5, T + 0.5)  # the first step is t = 1
     image = panels[0].imshow(
-        hidden[:T, :H].T, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
-    )
+        hidden[:T, :H].T, aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest",
+        extent=(*edges, H - 0.5, -0.5),
+    )  # fmt: skip
     panels[0].set(title=f"{title}{' (' + ', '.join(cut) + ')' if cut else ''}", ylabel="hidden unit")
     panels[0].set_yticks(range(0, H, max(1, H // 8)))
     figure.colorbar(image, ax=panels[0], pad=0.01)
     if bits:
-        panels[1].imshow(bits, aspect="auto", cmap="Greys", vmin=0, vmax=1.5, interpolation="nearest")
+        panels[1].imshow(
+            bits, aspect="auto", cmap="Greys", vmin=0, vmax=1.5, interpolation="nearest",
+            extent=(*edges, 1.5, -0.5),
+        )  # fmt: skip
         panels[1].set_yticks([0, 1], ["bit", "parity"])
     panels[-1].set_xlabel("time t")
     return figure
@@ -125,11 +143,15 @@ def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, t
     figure = new_figure()
     axes = figure.subplots()
     lengths = [row["length"] for row in rows]
-    for name in ("accuracy", "last_accuracy", "sequence_accuracy"):
+    # Markers of different sizes, for where the curves lie on one another.
+    for name, marker, size in (
+        ("accuracy", "o", 9),
+        ("last_accuracy", "s", 6),
+        ("sequence_accuracy", "v", 4),
+    ):
         cells = [row["metrics"][name] for row in rows]
-        (line,) = axes.plot(
-            lengths, [cell["value"] for cell in cells], "o-", ms=4, label=name.replace("_", " ")
-        )
+        values = [cell["value"] for cell in cells]
+        (line,) = axes.plot(lengths, values, marker=marker, ms=size, label=name.replace("_", " "))
         low, high = zip(*(cell["interval"] for cell in cells), strict=True)
         axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2, lw=0)
     axes.axvline(trained_length, color="gray", ls=":", label=f"trained to {trained_length}")
@@ -139,4 +161,27 @@ def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, t
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def sweep_figure(jobs: list[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> "Figure":
+    """One metric over steps for every job; jobs with the same label, such as seeds, have one colour."""
+    import matplotlib
+
+    figure = new_figure(8, 4.8)
+    axes = figure.subplots()
+    labels = list(dict.fromkeys(label for label, _ in jobs))
+    colours = matplotlib.colormaps["turbo"]
+    curves = [(label, _curve(rows, metric)) for label, rows in jobs]
+    for label, curve in curves:
+        colour = colours((labels.index(label) + 0.5) / len(labels))
+        axes.plot(*curve, color=colour, lw=1.2, alpha=0.8)
+    for i, label in enumerate(labels):
+        axes.plot([], [], color=colours((i + 0.5) / len(labels)), label=label)
+    values = [value for _, (_, some) in curves for value in some if value > 0]
+    if "loss" in metric and values and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="step", ylabel=metric)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

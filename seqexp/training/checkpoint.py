@@ -41,13 +41,13 @@ class Checkpoints:
         }
         self._write_index()
 
-    def record_validation(self, step: int, value: float, better: bool) -> None:
-        """Remember a validation; if `better`, the last checkpoint becomes the best."""
+    def record_validation(self, step: int, value: float, better: bool, stage: dict[str, Any]) -> None:
+        """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state."""
         self.index["validated"] = step
         if not math.isfinite(value):
             self.index["not_finite"] = step
         if better:
-            self.index["best"] = {**self.index["last"], "value": value}
+            self.index["best"] = {**self.index["last"], "value": value, "stage": stage}
             self.index["since_best"] = 0
         else:
             self.index["since_best"] = self.index.get("since_best", 0) + 1
@@ -64,6 +64,11 @@ class Checkpoints:
     def best_value(self) -> float | None:
         best = self.index.get("best")
         return best["value"] if best else None
+
+    @property
+    def best_stage(self) -> dict[str, Any] | None:
+        """The state of the data, such as a curriculum's length, when the best was found."""
+        return (self.index.get("best") or {}).get("stage")
 
     def _write_index(self) -> None:
         write_json(self.folder / "index.json", self.index)

@@ -253,9 +253,10 @@ class Trainer:
             return
         last = self.checkpoints.last_good
         good = f"step {last['step']} ({last['file']})" if last else "none yet"
+        clipping = "a smaller" if self.settings.max_grad_norm else "clipping with"
         raise NonFiniteLossError(
             f"the loss is not finite at step {bad}; the last good checkpoint is {good}. Try a lower "
-            "optimizer.lr, a longer scheduler.warmup_steps, a smaller trainer.max_grad_norm, or "
+            f"optimizer.lr, a longer scheduler.warmup_steps, {clipping} trainer.max_grad_norm, or "
             "device.precision=fp32."
         )
 
@@ -301,15 +302,17 @@ class Trainer:
             self._record_gradient_flow()
         self.metrics.write(self.step, results)
         self.latest.update(results)
-        value = results[self.settings.monitor]
+        value, stage = results[self.settings.monitor], self.data.state()
         best = self.checkpoints.best_value
+        # What an earlier stage of a curriculum did best at is not what the run is about.
+        grown = self.checkpoints.best_stage not in (None, stage)
         better = math.isfinite(value) and (
-            best is None or (value < best if self.mode == "min" else value > best)
+            best is None or grown or (value < best if self.mode == "min" else value > best)
         )
-        self.checkpoints.record_validation(self.step, value, better)
+        self.checkpoints.record_validation(self.step, value, better, stage)
         log.info(
             "step %d  %s%s", self.step,
-            "  ".join(f"{name} {number:.4f}" for name, number in results.items()),
+            "  ".join(f"{name} {number:.4g}" for name, number in results.items()),
             "  (best)" if better else "",
         )  # fmt: skip
         self.metrics.flush()
