@@ -106,7 +106,7 @@ def length_jobs() -> Iterable[Job]:
         words = (f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
         yield Job("length", label, words)
     large = ("experiment=parity/last_step", "data.min_seq_len=null", "data.max_seq_len=null")
-    for model, length, seed in product(MODELS, (4, 6, 8, 10, 15, 20), range(1, 6)):
+    for model, length, seed in product(MODELS, (2, 3, 4, 6, 10, 20), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
         words = (*large, f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
         yield Job("length_last_step", label, words)
@@ -115,6 +115,7 @@ def length_jobs() -> Iterable[Job]:
 HELP = {
     "all of it": (),
     "lengths do not vary": ("data.min_seq_len=null",),
+    "fixed lengths from 2 by 2": ("data.min_seq_len=null", "data.seq_len=2", "data.grow_by=2"),
     "no curriculum": ("data.seq_len=100", "data.max_seq_len=null"),
     "batches of 10": ("data.batch_size=10",),
     "three units": ("model.hidden_size=3",),
