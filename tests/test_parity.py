@@ -431,7 +431,7 @@ def test_a_sweep_over_models_takes_settings_that_the_default_has_not(run_main: M
     ]
     assert len(configs) == 2
     assert all("hidden_size: 4" in config for config in configs)
-    assert Path("outputs/sweeps/s/val_loss.png").is_file()
+    assert Path("outputs/sweeps/s/curves.png").is_file()
     assert "curves of all jobs" in ran.err
 
 

@@ -123,7 +123,7 @@ def test_a_tiny_corpus_is_memorised() -> None:
     assert losses[150] < 0.01
     trained = evaluate_split(trainer.task, trainer.model, trainer.data, "train", CPU, no_autocast)
     assert trained["train/loss"].value < 0.01
-    assert trained["train/perplexity"] == pytest.approx(1, abs=0.01)
+    assert trained["train/perplexity"].value == pytest.approx(1, abs=0.01)
     generation = GenerationConfig(max_new_tokens=64, temperature=0)
     *_, texts = generate_texts(trainer.model.eval(), trainer.data.tokenizer, "", generation, 0, CPU)  # type: ignore[arg-type]
     assert texts == [letters[:64]]
@@ -316,9 +316,9 @@ def test_the_best_is_never_overwritten_by_a_worse(book: Path, monkeypatch: pytes
     copies = {}
     record = Checkpoints.record_validation
 
-    def keep(self: Checkpoints, step: int, value: float, better: bool) -> None:
+    def keep(self: Checkpoints, step: int, value: float, better: bool, stage: dict[str, Any]) -> None:
         copies[step] = (self.folder / self.index["last"]["file"]).read_bytes()
-        record(self, step, value, better)
+        record(self, step, value, better, stage)
 
     monkeypatch.setattr(Checkpoints, "record_validation", keep)
     fit(trainer)

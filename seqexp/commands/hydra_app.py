@@ -47,10 +47,16 @@ class SeqexpSearchPath(SearchPathPlugin):
             search_path.append("seqexp.plugins", f"file://{plugin_dir}")
 
 
-def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], str]) -> None:
+def run_app(
+    command: str,
+    work: Callable[[Any], Any],
+    run_name: Callable[[str], str],
+    afterwards: Callable[[], None] = lambda: None,
+) -> None:
     """Compose the configuration of `command` from ``sys.argv`` and call `work` with its checked dataclass.
 
-    `run_name` answers ``${run_name:...}`` in the YAML: the name of an existing run.
+    `run_name` answers ``${run_name:...}`` in the YAML: the name of an existing run. `afterwards` is called
+    when all jobs are done, failed or not.
 
     Raises:
         UserError: anything wrong with the words typed or the files named.
@@ -91,6 +97,7 @@ def run_app(command: str, work: Callable[[Any], Any], run_name: Callable[[str], 
             sys.argv = [sys.argv[0], *_for_each_job(sys.argv[1:])]
         with _without_base_names():
             app()
+        afterwards()
     except (HydraException, OmegaConfBaseException) as error:
         if full_error:
             raise

@@ -38,11 +38,7 @@ def main() -> None:
     def job(config: TrainConfig) -> float | None:
         return train(config, jobs)
 
-    try:
-        run_app("train", job, run_name=lambda run: run)
-    finally:
-        if len(jobs) > 1:
-            _draw_sweep(jobs)
+    run_app("train", job, run_name=lambda run: run, afterwards=lambda: _draw_sweep(jobs))
 
 
 def _type_saved_configuration(resume: str) -> None:
@@ -138,6 +134,8 @@ def _sweep_job(config: TrainConfig) -> tuple[str, str] | None:
 
 def _draw_sweep(jobs: "list[tuple[str, RunFolder]]") -> None:
     """The validation loss of every job of a sweep, in the sweep's folder."""
+    if len(jobs) < 2:
+        return
     from seqexp.tracking.metrics import read_metrics
     from seqexp.tracking.plots import save, sweep_figure
 
@@ -148,8 +146,12 @@ def _draw_sweep(jobs: "list[tuple[str, RunFolder]]") -> None:
         for label, run in jobs
     ]
     folder = jobs[0][1].path.parent
-    save(sweep_figure(rows, "val/loss", folder.name), folder / "val_loss.png")
-    print(f"curves of all jobs: {folder / 'val_loss.png'}", file=sys.stderr)
+    try:
+        save(sweep_figure(rows, "val/loss", folder.name), folder / "curves.png")
+    except Exception as error:
+        print(f"the curves of all jobs could not be drawn: {error!r}", file=sys.stderr)
+        return
+    print(f"curves of all jobs: {folder / 'curves.png'}", file=sys.stderr)
 
 
 def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]:

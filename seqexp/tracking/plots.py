@@ -183,5 +183,6 @@ def sweep_figure(jobs: list[tuple[str, list[dict[str, Any]]]], metric: str, titl
         axes.set_yscale("log")
     axes.set(title=title, xlabel="step", ylabel=metric)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if any(labels):
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -41,7 +41,9 @@ class Checkpoints:
         }
         self._write_index()
 
-    def record_validation(self, step: int, value: float, better: bool, stage: dict[str, Any]) -> None:
+    def record_validation(
+        self, step: int, value: float, better: bool, stage: dict[str, Any] | None = None
+    ) -> None:
         """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state."""
         self.index["validated"] = step
         if not math.isfinite(value):
