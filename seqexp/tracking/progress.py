@@ -51,7 +51,7 @@ class Progress:
             return
         self._updates += 1
         if last or self._updates % PLAIN_EVERY == 0:
-            length = f"{elapsed / 60:.1f}/{self._minutes} min" if self._minutes else f"/{self._total}"
+            length = f"  {elapsed / 60:.1f}/{self._minutes} min" if self._minutes else f"/{self._total}"
             left = "" if self._minutes or step <= self._first else self._left(step, elapsed)
             log.info("step %s%s  %s%s", step, length, "  ".join(parts), left)
 
