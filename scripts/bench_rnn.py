@@ -74,8 +74,8 @@ def bare_loop(kind: str, batch: int, length: int, hidden: int) -> Callable[[], N
 
 def seqexp_step(
     kind: str, batch: int, length: int, hidden: int, device: Device, folder: Path
-) -> Callable[[], Any]:
-    """A step of the real trainer on real batches, with its logging."""
+) -> tuple[Callable[[], Any], MetricsLog]:
+    """A step of the real trainer on real batches, with its logging, which the caller closes."""
     config = TrainConfig(
         model=RecurrentConfig(name=kind, hidden_size=hidden),
         task=ParityConfig(),
@@ -92,7 +92,7 @@ def seqexp_step(
     trainer = Trainer(config, model, model, Parity(config.task), data, device, RunFolder(folder))
     trainer.metrics = MetricsLog(folder / "metrics.jsonl", folder / "tensorboard")
     steps = trainer.steps(Progress(0, 10**9, None))
-    return lambda: next(steps)
+    return lambda: next(steps), trainer.metrics
 
 
 def implementations(
@@ -137,11 +137,9 @@ def main() -> None:
         print(f"\n{'training step':<16}{'bare loop':>12}{'seqexp':>12}{'seqexp / bare':>16}")
         with tempfile.TemporaryDirectory() as scratch:
             for kind in KINDS:
-                steps = {
-                    "bare": bare_loop(kind, *size),
-                    "seqexp": seqexp_step(kind, *size, device, Path(scratch) / kind),
-                }
-                took = interleaved(steps, arguments.rounds)
+                ours, metrics = seqexp_step(kind, *size, device, Path(scratch) / kind)
+                took = interleaved({"bare": bare_loop(kind, *size), "seqexp": ours}, arguments.rounds)
+                metrics.close()
                 ratio = took["seqexp"] / took["bare"]
                 print(f"{kind:<16}{took['bare']:>12.2f}{took['seqexp']:>12.2f}{ratio:>16.2f}")
     columns = ("reference", "torch", "fused", "ref. / fused", "torch / fused")

@@ -62,8 +62,8 @@ class VanillaRecurrence(Function):
         torch.mul(dh, slopes[0], out=dzs[0])
         flat = dz.view(T * B, H)
         return (
-            _batch_first(flat @ W_ih, T),
-            dzs[0] @ W_hh,
+            _batch_first(flat @ W_ih, T) if ctx.needs_input_grad[0] else None,
+            dzs[0] @ W_hh if ctx.needs_input_grad[1] else None,
             flat.t() @ _time_first(x),
             flat.t() @ hidden[:-1].view(T * B, H),
             flat.sum(0),
@@ -124,7 +124,7 @@ class GRURecurrence(Function):
         torch.mul(dh_all, to_n, out=dx[:, :, 2])
         flat_x = dx.view(T * B, 3 * H)
         return (
-            _batch_first(flat_x @ W_ih, T),
+            _batch_first(flat_x @ W_ih, T) if ctx.needs_input_grad[0] else None,
             dh0,
             flat_x.t() @ _time_first(x),
             flat.t() @ hidden[:-1].reshape(T * B, H),
