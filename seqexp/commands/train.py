@@ -226,6 +226,9 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
             _draw(run, config, trainer, metrics)
     finally:
         metrics.close()
+    if ending != "interrupted":
+        prompt = "0110100" if config.task.name == "parity" else '"The "'
+        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest prompt=%s", prompt)
     return trainer.checkpoints.best_value, ending
 
 
@@ -349,7 +352,7 @@ def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics:
 def _conclude(
     run: "RunFolder", config: TrainConfig, trainer: "Trainer", manifest: dict[str, Any], ending: str
 ) -> None:
-    """The result, and what to type next."""
+    """The result."""
     from seqexp.tracking.metrics import read_metrics
 
     rows = read_metrics(run.metrics_file)
@@ -382,6 +385,3 @@ def _conclude(
     )  # fmt: skip
     if manifest["corpus"]["stand_in"]:
         log.warning("NOTE: %s", manifest["corpus"]["stand_in"])
-    if ending != "interrupted":
-        prompt = "0110100" if config.task.name == "parity" else '"The "'
-        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest prompt=%s", prompt)

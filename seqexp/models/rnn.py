@@ -11,6 +11,7 @@ Axes: B batch, T time, V vocabulary, H hidden.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from seqexp.models.cells import Cell, State, Weights, gru_cell, lstm_cell, run_c
 from seqexp.models.fused import GRURecurrence, VanillaRecurrence
 
 
-class RecurrentNetwork(nn.Module):
+class RecurrentNetwork(nn.Module, ABC):
     """Token numbers (B, T) to outputs (B, T, n_outputs): logits of the next token, or of a label.
 
     A subclass says how many gates a layer has, what its cell is, and how it runs fast.
@@ -54,17 +55,17 @@ class RecurrentNetwork(nn.Module):
         self._initialise(init)
         self.register_load_state_dict_pre_hook(_merge_biases)
 
+    @abstractmethod
     def _make_layers(self, n_in: int) -> nn.RNNBase:
         """Torch's module, which holds the weights under torch's names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _cell(self) -> Cell:
         """The step of `impl=reference`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """All layers by `impl=fused`: x (B, T, D) to the last layer's H_t (B, T, H), and the last state."""
-        raise NotImplementedError
 
     def weights(self, layer: int) -> Weights:
         """The weights of a layer as the equations have them."""
