@@ -13,7 +13,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-GRADIENT_FLOW = "gradient_flow.jsonl"
+from seqexp.tracking.run_folder import GRADIENT_FLOW
 
 
 class MetricsLog:

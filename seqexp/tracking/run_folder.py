@@ -14,6 +14,8 @@ from seqexp.errors import UserError
 from seqexp.files import read_json, write_atomically, write_json
 
 OUTPUTS = Path("outputs")
+# Norms over time within a sequence, a row a validation; beside metrics.jsonl.
+GRADIENT_FLOW = "gradient_flow.jsonl"
 
 
 class RunFolder:
@@ -54,7 +56,7 @@ class RunFolder:
 
     @property
     def gradient_flow_file(self) -> Path:
-        return self.path / "gradient_flow.jsonl"
+        return self.path / GRADIENT_FLOW
 
     def subfolder(self, name: str) -> Path:
         folder = self.path / name
