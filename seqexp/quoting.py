@@ -5,7 +5,7 @@ import re
 # Values of these keys are text: commas, brackets, colons and '=' in them are the user's own.
 LITERAL_KEYS = {"prompt", "text", "stop"}
 # The same, but the bare word null still means "not given".
-PATH_KEYS = {"input", "output", "path", "source_path", "target_path", "name", "run", "resume"}
+PATH_KEYS = {"input", "output", "path", "source_path", "target_path", "name", "run", "resume", "attention"}
 
 
 def escape_interpolation(value: str) -> str:

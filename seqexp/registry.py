@@ -26,12 +26,20 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "rnn": Entry("seqexp.models.rnn:RNN", "seqexp.config.model:RNNConfig"),
         "lstm": Entry("seqexp.models.rnn:LSTM", "seqexp.config.model:LSTMConfig"),
         "gru": Entry("seqexp.models.rnn:GRU", "seqexp.config.model:RecurrentConfig"),
+        "nmt": Entry("seqexp.models.nmt:NMT", "seqexp.config.model:NMTConfig"),
+        "transformer": Entry(
+            "seqexp.models.transformer:Transformer", "seqexp.config.model:TransformerConfig"
+        ),
     },
     "data": {
         "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "potter": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "shakespeare": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "parity": Entry("seqexp.data.parity:ParityData", "seqexp.config.data:ParityDataConfig"),
+        **{
+            name: Entry("seqexp.data.parallel:ParallelData", "seqexp.config.data:ParallelDataConfig")
+            for name in ("tatoeba", "parallel", "phrasebook")
+        },
     },
     "task": {
         "language_modeling": Entry(
@@ -39,11 +47,17 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.config.task:LanguageModelingConfig",
         ),
         "parity": Entry("seqexp.tasks.parity:Parity", "seqexp.config.task:ParityConfig"),
+        "translation": Entry("seqexp.tasks.translation:Translation", "seqexp.config.task:TranslationConfig"),
     },
     "tokenizer": {
-        "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.data:TokenizerConfig"),
-        "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.data:TokenizerConfig"),
-        "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.data:TokenizerConfig"),
+        "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
+        "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
+        "word": Entry("seqexp.tokenizers.word:WordTokenizer", "seqexp.config.tokenizer:WordConfig"),
+        "sentencepiece": Entry(
+            "seqexp.tokenizers.sentencepiece:SentencePieceTokenizer",
+            "seqexp.config.tokenizer:SentencePieceConfig",
+        ),
+        "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
     },
     "optimizer": {
         name: Entry(f"seqexp.training.optimizers:{name}", f"seqexp.config.optimizer:{schema}")

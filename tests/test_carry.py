@@ -15,8 +15,9 @@ import torch
 from conftest import Ran
 from torch.nn import functional as F
 
-from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.config.data import TextDataConfig
 from seqexp.config.task import LanguageModelingConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE
 from seqexp.data.text import TextData
 from seqexp.evaluation.split import evaluate_split

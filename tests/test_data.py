@@ -23,7 +23,8 @@ from conftest import TINY, Ran, make_book
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.config.data import TextDataConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data import download as download_module
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.encoded import Part, encode_corpus
@@ -352,7 +353,8 @@ def test_two_processes_may_build_at_once(own_cache: Path) -> None:
     write("large.txt", make_book(600_000))
     program = (
         "import hashlib, pathlib, sys\n"
-        "from seqexp.config.data import TextDataConfig, TokenizerConfig\n"
+        "from seqexp.config.data import TextDataConfig\n"
+        "from seqexp.config.tokenizer import TokenizerConfig\n"
         "from seqexp.data.text import TextData\n"
         "config = TextDataConfig(name='text', path='large.txt')\n"
         "print('ready', flush=True)\n"

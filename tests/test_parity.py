@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqexp.config.data import ParityDataConfig, TokenizerConfig
+from seqexp.config.data import ParityDataConfig
 from seqexp.config.task import ParityConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
 from seqexp.evaluation.split import evaluate_split

@@ -19,12 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from seqexp.commands.build import build_model
-from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.config.data import TextDataConfig
 from seqexp.config.model import GPTConfig
 from seqexp.config.optimizer import AdamConfig, SchedulerConfig, SGDConfig
 from seqexp.config.root import SCHEMA_VERSION, SweepConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.task import LanguageModelingConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.text import TextData
 from seqexp.decoding.text import generate_texts

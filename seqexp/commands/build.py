@@ -9,10 +9,10 @@ from torch import nn
 from seqexp import registry
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig
+from seqexp.decoding.ensemble import Ensemble
 from seqexp.errors import UserError
 from seqexp.tasks.base import Task
-from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
-from seqexp.tracking.run_folder import RunFolder
+from seqexp.tracking.run_folder import RunFolder, find_run
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, setup_device
 
@@ -36,7 +36,7 @@ class TrainedRun:
     folder: RunFolder
     config: TrainConfig
     model: nn.Module
-    tokenizer: Tokenizer
+    tokenizer: Any  # a Tokenizer, or for translation a PairTokenizer
     step: int
     device: Device
 
@@ -59,8 +59,9 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     config = folder.read_config()
     where = set_up_device(device, config)
     state = Checkpoints(folder).load(checkpoint)
-    tokenizer = tokenizer_from_plain(state.get("tokenizer"))
-    model = build_model(config.model, registry.load("data", config.data.name).sizes(tokenizer))
+    data = registry.load("data", config.data.name)
+    tokenizer = data.read_tokenizer(state.get("tokenizer"))
+    model = build_model(config.model, data.sizes(tokenizer))
     try:
         model.load_state_dict(state["model"])
     except (RuntimeError, TypeError) as error:
@@ -70,6 +71,32 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
         ) from error
     model.to(where.torch).eval()
     return TrainedRun(folder, config, model, tokenizer, int(state["step"]), where)
+
+
+def with_ensemble(
+    trained: TrainedRun, others: list[str], checkpoint: str, device: DeviceConfig
+) -> tuple[Any, list[str]]:
+    """The model of a translation run, or an ensemble of it and other runs; and the folders of these.
+
+    Raises:
+        UserError: another run has other tokenizers, or is no translation run.
+    """
+    if not others:
+        return trained.model, []
+    models, folders = [trained.model], []
+    for other in others:
+        run = load_trained_run(find_run(other, key="ensemble"), checkpoint, device)
+        same = getattr(run.tokenizer, "sides", None) and [side.hash() for side in run.tokenizer.sides] == [
+            side.hash() for side in trained.tokenizer.sides
+        ]
+        if not same:
+            raise UserError(
+                f"ensemble: {other} has other tokenizers than {trained.folder.path}; models that decide "
+                "together must share them: train with the same data, tokenizer and split, and another seed."
+            )
+        models.append(run.model)
+        folders.append(str(run.folder.path))
+    return Ensemble(models), folders
 
 
 def parameter_report(model: nn.Module) -> dict[str, int]:

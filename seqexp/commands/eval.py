@@ -11,8 +11,10 @@ from seqexp.config.root import EvalConfig, TrainConfig, to_plain
 from seqexp.errors import UserError
 
 if TYPE_CHECKING:
+    from seqexp.commands.build import TrainedRun
     from seqexp.data.base import View
     from seqexp.tasks.base import Task
+    from seqexp.tracking.run_folder import RunFolder
     from seqexp.training.device import Device
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ def run_name(run: str) -> str:
 
 def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
-    from seqexp.commands.build import build_task, load_trained_run
+    from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.plots import accuracy_by_length_figure, save
     from seqexp.tracking.run_folder import RunFolder, find_run
@@ -40,19 +42,29 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     manifest = trained.folder.manifest()
     kind = registry.load("data", trained.config.data.name)
     data = kind.for_evaluation(trained.config.data, trained.tokenizer, manifest, config.data, config.seed)
-    split = config.split or ("all" if "all" in data.parts else "val")
+    split = config.split or ("all" if "all" in data.parts else data.default_split)
     if split not in data.parts:
         hint = " (all is another text, with data.path=)" if "train" in data.parts else ""
         raise UserError(f"split={split} is not there; there is {', '.join(data.parts)}{hint}.")
     views, notes = data.views(getattr(trained.model, "max_len", None))
     if not views:
         raise UserError(f"nothing is left to judge: {'; '.join(notes)}.")
+    translating = trained.config.task.name == "translation"
+    if not translating and (config.score or config.ensemble):
+        raise UserError("score= and ensemble= are for runs on translation; leave them out.")
+    model, ensemble = with_ensemble(trained, config.ensemble, config.checkpoint, config.device)
     folder = RunFolder.create("eval", config.name)
     handler = folder.log_to_file("eval")
     folder.write_status("running")
     try:
         task = build_task(trained.config.task)
-        rows = judge_views(task, trained.model, trained.device, views, split)
+        rows = judge_views(task, model, trained.device, views, split)
+        report = None
+        if config.score:
+            score_pairs(model, trained, data, split, folder)
+        elif translating:
+            report = judge_written(config, model, trained, data, split, folder)
+            rows[0]["metrics"] |= _scores_as_metrics(report)
         folder.write_config(to_plain(config))
         described = data.describe()
         folder.write_manifest(
@@ -60,6 +72,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
                 "command": "eval",
                 **environment(),
                 "run": str(trained.folder.path),
+                "ensemble": ensemble,
                 "corpus": described,
                 "left_out": notes,
                 "device": trained.device.name,
@@ -79,6 +92,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             else {},
             "rows": rows,
             "loss_unit": task.loss_unit,
+            **({"translation": report} if report else {}),
             "left_out": notes,
             "corpus": {key: described[key] for key in ("name", "origin", "sha256")},
             "stand_in": described["stand_in"] or (manifest.get("corpus") or {}).get("stand_in"),
@@ -96,9 +110,61 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    _show(result)
+    if not config.score:
+        _show(result)
     metrics: dict[str, float] = result["metrics"]
     return metrics
+
+
+def judge_written(
+    config: EvalConfig, model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder"
+) -> dict[str, Any]:
+    """Translate a part and compare; sources, references and hypotheses lie in the folder, line by line."""
+    from seqexp.decoding.translation import Translator
+    from seqexp.evaluation.translation import judge_translations, translate_sources
+
+    pairs = data.parts[split].pairs
+    translator = Translator(model, trained.tokenizer, config.generation, trained.device.torch)
+    hypotheses, notes = translate_sources(translator, pairs)
+    for note in notes[:10]:
+        log.warning("NOTE: %s", note)
+    texts = {"sources": [s for s, _ in pairs], "references": [t for _, t in pairs], "hypotheses": hypotheses}
+    for name, lines in texts.items():
+        text = "".join(f"{' '.join(line.split())}\n" for line in lines)
+        (folder.path / f"{name}.txt").write_text(text, encoding="utf-8")
+    seen = {target for _, target in data.parts["train"].pairs} if "train" in data.parts else None
+    report = judge_translations(pairs, hypotheses, seen)
+    return {"split": trained.config.data.split, **report, "notes": notes}
+
+
+def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder") -> None:
+    """Print, and keep in ``scores.jsonl``, the log-probability of each pair's target, in the order given."""
+    from seqexp.decoding.translation import log_probabilities
+
+    part = data.parts[split]
+    found = [0.0] * len(part.pairs)
+    for members, batch in data.numbered_batches(split):
+        for number, value in zip(
+            members, log_probabilities(model, batch.to(trained.device.torch)), strict=True
+        ):
+            found[number] = value
+    lines = []
+    for number, (source, target) in enumerate(part.pairs):
+        row = {"source": source, "target": target, "log_probability": found[number]}
+        row["tokens"] = len(part.target[number]) + 1  # the end is one
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    (folder.path / "scores.jsonl").write_text("".join(lines), encoding="utf-8")
+    sys.stdout.write("".join(lines))
+
+
+def _scores_as_metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """BLEU and the others as rows of the table of metrics."""
+    values = {name: score["value"] for name, score in report["scores"].items()}
+    counts = dict.fromkeys(values, report["pairs"])
+    unseen = report.get("unseen_targets")
+    if unseen and unseen["pairs"]:
+        values["bleu_unseen"], counts["bleu_unseen"] = unseen["bleu"], unseen["pairs"]
+    return {name: {"value": values[name], "count": counts[name], "interval": None} for name in values}
 
 
 def trained_length(config: TrainConfig) -> int:
@@ -138,7 +204,12 @@ def _show(result: dict[str, Any]) -> None:
         return
     from rich.console import Console
 
-    Console().print(_metric_table(result) if len(result["rows"]) == 1 else _row_table(result))
+    console = Console()
+    console.print(_metric_table(result) if len(result["rows"]) == 1 else _row_table(result))
+    if "translation" in result:
+        console.print(_translation_table(result["translation"]))
+        for score in result["translation"]["scores"].values():
+            console.print(score["signature"], style="dim", highlight=False)
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -153,6 +224,7 @@ def _metric_table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     units = {"bits_per_char": "bits", "perplexity": "per token", "loss": result["loss_unit"]}
+    units |= {"bleu": "0–100", "chrf": "0–100", "ter": "0 is best", "bleu_unseen": "target not in training"}
     table = Table("metric", title=_title(result))
     for column in ("value", "95 % interval", "of"):
         table.add_column(column, justify="right")
@@ -161,6 +233,20 @@ def _metric_table(result: dict[str, Any]) -> Any:
     for name, cell in row["metrics"].items():
         row_of = (name, _number(cell["value"]), _interval(cell), f"{cell['count']:,}", units.get(name, ""))
         table.add_row(*row_of)
+    return table
+
+
+def _translation_table(report: dict[str, Any]) -> Any:
+    """BLEU by length of the source."""
+    from rich.table import Table
+
+    split = {"source": "no source in two parts", "random": "pairs drawn at random"}[report["split"]]
+    title = f"{report['pairs']:,} pairs of {report['sources']:,} sources ({split})"
+    table = Table("words in the source", title=title)
+    table.add_column("pairs", justify="right")
+    table.add_column("BLEU", justify="right")
+    for row in report["by_length"]:
+        table.add_row(row["words"], f"{row['pairs']:,}", f"{row['bleu']:.2f}")
     return table
 
 

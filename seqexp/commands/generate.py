@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
+from seqexp.commands.translate import Line, split_lines, translate
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
 
@@ -32,17 +33,25 @@ def generate(config: GenerateConfig) -> list[str]:
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.run_folder import RunFolder, find_run
 
+    for key in ("output", "attention"):
+        if getattr(config, key):
+            _check_writable(key, Path(getattr(config, key)).expanduser())
+    folder = find_run(config.run)
+    translating = folder.read_config().task.name == "translation"
+    _refuse_words_of_another_task(config, translating)
+    if translating:
+        # Read before the model is loaded: a file that is not there is said at once.
+        lines = _read_lines(config)
+        return translate(config, load_trained_run(folder, config.checkpoint, config.device), lines)
     prompt = _read_prompt(config)
-    if config.output:
-        _check_writable(Path(config.output).expanduser())
-    trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
+    trained = load_trained_run(folder, config.checkpoint, config.device)
     # Up to the first step, so that a prompt it cannot read is an error before a folder is made.
     texts = _begin(config, trained, prompt)
-    folder = RunFolder.create("generate", config.name)
-    folder.write_config(to_plain(config))
-    folder.write_status("running")
+    made = RunFolder.create("generate", config.name)
+    made.write_config(to_plain(config))
+    made.write_status("running")
     stand_in = (trained.folder.manifest().get("corpus") or {}).get("stand_in")
-    folder.write_manifest(
+    made.write_manifest(
         {
             "command": "generate",
             **environment(),
@@ -57,7 +66,7 @@ def generate(config: GenerateConfig) -> list[str]:
     try:
         samples = _write(config, texts)
         if trained.config.task.name == "parity":
-            _draw_hidden_states(config, trained, prompt, folder)
+            _draw_hidden_states(config, trained, prompt, made)
         status = "finished"
     except KeyboardInterrupt as error:
         samples = list(error.args[0]) if error.args else []
@@ -68,11 +77,11 @@ def generate(config: GenerateConfig) -> list[str]:
         status = "failed"
         raise
     finally:
-        folder.write_status(status)
+        made.write_status(status)
         for number, text in enumerate(samples, start=1):
-            file = folder.subfolder("samples") / f"sample_{number:03d}.txt"
+            file = made.subfolder("samples") / f"sample_{number:03d}.txt"
             file.write_text(text, encoding="utf-8")
-        folder.write_result(
+        made.write_result(
             {
                 "command": "generate",
                 "run": str(trained.folder.path),
@@ -84,6 +93,37 @@ def generate(config: GenerateConfig) -> list[str]:
             }
         )
     return samples
+
+
+def _refuse_words_of_another_task(config: GenerateConfig, translating: bool) -> None:
+    if translating and config.prompt is not None:
+        raise UserError("this run translates: give the sentence as text=, or a file as input=.")
+    if not translating and (config.text is not None or config.attention is not None or config.ensemble):
+        raise UserError(
+            "text=, attention= and ensemble= are for translation; this run goes on from a text: give it as "
+            "prompt=."
+        )
+
+
+def _read_lines(config: GenerateConfig) -> list[Line] | None:
+    """The sentences to translate: typed, from a file, from a pipe; None: ask for them on the terminal.
+
+    Raises:
+        UserError: the file cannot be read, or there is nothing to read from.
+    """
+    if config.text is not None:
+        return [Line(config.text)]
+    if config.input not in (None, "-"):
+        try:
+            return split_lines(Path(str(config.input)).expanduser().read_bytes())
+        except OSError as error:
+            raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
+    if config.input == "-" or _stdin_is_fed():
+        print("reading sentences from standard input", file=sys.stderr)
+        return split_lines(sys.stdin.buffer.read())
+    if sys.stdin.isatty():
+        return None
+    raise UserError('there is nothing to translate; write text="…", input=<file>, or pipe sentences in.')
 
 
 def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str | None) -> Iterator[list[str]]:
@@ -192,7 +232,7 @@ def _stdin_is_fed() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(key: str, path: Path) -> None:
     """Refuse before the work what would be lost after it.
 
     Raises:
@@ -203,4 +243,4 @@ def _check_writable(path: Path) -> None:
         or not path.absolute().parent.is_dir()
         or (path.exists() and not os.access(path, os.W_OK))
     ):
-        raise UserError(f"output={path} cannot be written; name a file in a folder that exists.")
+        raise UserError(f"{key}={path} cannot be written; name a file in a folder that exists.")

@@ -227,8 +227,9 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     finally:
         metrics.close()
     if ending != "interrupted":
-        prompt = "0110100" if config.task.name == "parity" else '"The "'
-        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest prompt=%s", prompt)
+        words = {"parity": "prompt=0110100", "translation": 'text="I am cold."'}
+        word = words.get(config.task.name, 'prompt="The "')
+        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest %s", word)
     return trainer.checkpoints.best_value, ending
 
 
@@ -290,7 +291,7 @@ def _say_what_begins(
     config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer"
 ) -> None:
     corpus = manifest["corpus"]
-    unit = "tokens" if "tokens" in corpus["parts"]["val"] else "sequences"
+    unit = next(unit for unit in ("pairs", "tokens", "sequences") if unit in corpus["parts"]["val"])
     parts = ", ".join(f"{name} {part[unit]:,}" for name, part in corpus["parts"].items())
     if trainer.total is not None:
         length = f"{trainer.total:,} steps"
@@ -375,6 +376,7 @@ def _conclude(
                 "step": best["step"],
             },
             "ending": ending,
+            "minutes": round(trainer.elapsed / 60, 2),
             "stand_in": manifest["corpus"]["stand_in"],
             "reproducible": run.manifest().get("reproducible"),
         }

@@ -1,4 +1,4 @@
-"""Options of data sets and tokenizers."""
+"""Options of the data sets."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from seqexp.config.checks import check_choice, check_range, check_rule
 
 TEXT_SPLITS = ("contiguous", "per_file")
+PAIR_SPLITS = ("source", "random")
 
 
 @dataclass
@@ -95,25 +96,88 @@ class ParityDataConfig:
 
 
 @dataclass
+class ParallelDataConfig:
+    """Pairs of sentences, for translation.
+
+    They are in `path`, a file (or a zip of one) whose lines are source, tab, target; or in `source_path` and
+    `target_path`, line by line. Without these they are looked for in ``$SEQEXP_DATA/<name>``, then
+    ``./data/<name>``, then downloaded from `url` (whose bytes must have this `sha256`). `swap` exchanges
+    source and target. Batches hold sentences of similar length: up to `batch_tokens` tokens of the longer
+    side, padding included, or, if `batch_size` is given, so many pairs. Pairs with more than `max_seq_len`
+    tokens on a side are left out of training.
+    """
+
+    TASKS: ClassVar = ("translation",)
+    OTHER_TOKENIZERS: ClassVar = ("bits", "byte")
+
+    name: str = MISSING
+    path: str | None = None
+    source_path: str | None = None
+    target_path: str | None = None
+    encoding: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    swap: bool = False
+    split: str = "source"
+    batch_tokens: int = 4096
+    batch_size: int | None = None
+    max_seq_len: int = 100
+
+    def __post_init__(self) -> None:
+        check_choice("data.split", self.split, PAIR_SPLITS)
+        check_range("data.batch_tokens", self.batch_tokens, 1)
+        check_range("data.batch_size", self.batch_size, 1)
+        check_range("data.max_seq_len", self.max_seq_len, 1)
+        check_encoding(self.encoding)
+        check_pair_paths(self.path, self.source_path, self.target_path)
+        check_rule(
+            self.name != "parallel" or bool(self.path or self.source_path),
+            "no sentences were given; write data.source_path=<file> data.target_path=<file>, or data.path=<a "
+            "file of lines with source, tab, target>.",
+        )
+        check_rule(
+            (self.url is None) == (self.sha256 is None),
+            "data.url and data.sha256 go together: what is downloaded must be what was meant.",
+        )
+        check_rule(
+            self.name != "phrasebook" or not (self.path or self.source_path),
+            "data=phrasebook needs no file; for pairs of your own use data=parallel.",
+        )
+
+
+@dataclass
 class OtherDataConfig:
-    """What `eval` judges a run on instead of its own held-out part: another text, or other bits."""
+    """What `eval` judges a run on instead of its own held-out part: another text, other pairs, other bits."""
 
     path: str | None = None
+    source_path: str | None = None
+    target_path: str | None = None
     encoding: str | None = None
     lengths: list[int] | None = None
     sequences: int | None = None
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
+        check_pair_paths(self.path, self.source_path, self.target_path)
         check_lengths("data.lengths", self.lengths)
         check_range("data.sequences", self.sequences, 1, 1_000_000)
 
 
-@dataclass
-class TokenizerConfig:
-    """A tokenizer without options (char, byte, bits)."""
+def check_pair_paths(path: str | None, source_path: str | None, target_path: str | None) -> None:
+    """Refuse half a pair of files, or both ways of naming them.
 
-    name: str = MISSING
+    Raises:
+        UserError: saying what goes with what.
+    """
+    check_rule(
+        (source_path is None) == (target_path is None),
+        "data.source_path and data.target_path go together: line n of one is the translation of line n of "
+        "the other.",
+    )
+    check_rule(
+        path is None or source_path is None,
+        "data.path and data.source_path were both given; give one file of pairs, or two files.",
+    )
 
 
 def check_lengths(key: str, lengths: list[int] | None) -> None:

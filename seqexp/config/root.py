@@ -96,14 +96,19 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """Judge a run. `split` null means the validation part, or all of another text.
+    """Judge a run. `split` null means the validation part (of translations the test part).
 
-    `seed` draws the test part of data that is drawn, such as parity.
+    Translations are made with `generation`, by `run` and those in `ensemble` together; with `score` the
+    log-probability of each given translation is printed instead. `seed` draws the test part of data that
+    is drawn, such as parity.
     """
 
     run: str = "latest"
     checkpoint: str = "best"
     split: str | None = None
+    ensemble: list[str] = field(default_factory=list)
+    score: bool = False
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -116,13 +121,19 @@ class EvalConfig:
 
 @dataclass
 class GenerateConfig:
-    """Write with a run: go on from `prompt`, or from the text of the file `input` (``-`` is stdin)."""
+    """Write with a run: go on from `prompt`, or translate `text`; or what the file `input` holds.
+
+    For translation, `attention` names a picture, and the runs in `ensemble` decide together with `run`.
+    """
 
     run: str = "latest"
     checkpoint: str = "best"
+    ensemble: list[str] = field(default_factory=list)
     prompt: str | None = None
+    text: str | None = None
     input: str | None = None
     output: str | None = None
+    attention: str | None = None
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -131,10 +142,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
-        check_rule(
-            self.prompt is None or self.input is None,
-            "prompt= and input= were both given; give one of them.",
-        )
+        given = [key for key in ("prompt", "text", "input") if getattr(self, key) is not None]
+        check_rule(len(given) < 2, f"{'= and '.join(given)}= were given together; give one of them.")
 
 
 def to_typed(cfg: DictConfig) -> Any:

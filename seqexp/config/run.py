@@ -31,7 +31,8 @@ class TrainerConfig:
     """How long to train, and what to do on the way.
 
     The length is `max_minutes` if given, else `max_epochs` if given, else `max_steps`.
-    `checkpoint_every` null means at every validation; 0 for `max_grad_norm` switches clipping off.
+    `checkpoint_every` null means at every validation; `keep_last` checkpoints are kept beside the best. 0 for
+    `max_grad_norm` switches clipping off.
     `accumulate` works through each batch in that many pieces, with the same gradient as in one.
     """
 
@@ -43,6 +44,7 @@ class TrainerConfig:
     eval_every: int = 250
     log_every: int = 10
     checkpoint_every: int | None = None
+    keep_last: int = 1
     patience: int | None = None
     monitor: str = "val/loss"
     deterministic: bool = False
@@ -57,6 +59,7 @@ class TrainerConfig:
         check_range("trainer.eval_every", self.eval_every, 1)
         check_range("trainer.log_every", self.log_every, 1)
         check_range("trainer.checkpoint_every", self.checkpoint_every, 1)
+        check_range("trainer.keep_last", self.keep_last, 1, 100)
         check_range("trainer.patience", self.patience, 1)
         check_range("trainer.sample_tokens", self.sample_tokens, 0)
         check_rule(
@@ -67,7 +70,13 @@ class TrainerConfig:
 
 @dataclass
 class GenerationConfig:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token."""
+    """How text is written.
+
+    Language models draw tokens: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
+    Translations are searched with a beam: the log-probability is divided by a penalty of the length (``wu``,
+    ``average`` or ``none``, to the power `length_alpha`). They have at least `min_length` tokens, and at most
+    `max_length_ratio` times those of the source (null: as learnt from the training data).
+    """
 
     max_new_tokens: int = 500
     temperature: float = 0.8
@@ -75,8 +84,30 @@ class GenerationConfig:
     top_p: float = 1.0
     num_samples: int = 1
     stop: str | None = None
+    beam_size: int = 5
+    n_best: int = 1
+    length_penalty: str = "wu"
+    length_alpha: float = 1.0
+    coverage_penalty: float = 0.0
+    min_length: int = 1
+    max_length_ratio: float | None = None
+    no_repeat_ngram: int = 0
+    replace_unknown: bool = True
 
     def __post_init__(self) -> None:
+        check_range("generation.beam_size", self.beam_size, 1, 1000)
+        check_range("generation.n_best", self.n_best, 1)
+        check_rule(
+            self.n_best <= self.beam_size,
+            f"generation.n_best={self.n_best} is more than generation.beam_size={self.beam_size}; raise the "
+            "latter.",
+        )
+        check_choice("generation.length_penalty", self.length_penalty, ("wu", "average", "none"))
+        check_range("generation.length_alpha", self.length_alpha, 0)
+        check_range("generation.coverage_penalty", self.coverage_penalty, 0)
+        check_range("generation.min_length", self.min_length, 0)
+        check_range("generation.max_length_ratio", self.max_length_ratio, above=0)
+        check_range("generation.no_repeat_ngram", self.no_repeat_ngram, 0)
         check_range("generation.max_new_tokens", self.max_new_tokens, 0)
         check_range("generation.temperature", self.temperature, 0)
         check_range("generation.top_k", self.top_k, 0)

@@ -17,6 +17,21 @@ class LanguageModelingConfig:
 
 
 @dataclass
+class TranslationConfig:
+    """Write the target sentence of a source; `label_smoothing` touches the training loss alone.
+
+    At validations the development part is translated greedily for its BLEU, unless `bleu` is false.
+    """
+
+    name: str = "translation"
+    label_smoothing: float = 0.0
+    bleu: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("task.label_smoothing", self.label_smoothing, 0, below=1)
+
+
+@dataclass
 class ParityConfig:
     """Tell at each step whether the ones so far are odd.
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from seqexp.config.data import OtherDataConfig, TokenizerConfig
-from seqexp.data.batch import Batch
-from seqexp.tokenizers.base import Tokenizer
+from seqexp.config.data import OtherDataConfig
+from seqexp.config.tokenizer import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,25 @@ class View:
 class Data(Protocol):
     """A data set as the other rooms see it; `config` is its dataclass in `seqexp/config/data.py`."""
 
-    tokenizer: Tokenizer
+    tokenizer: Any  # a Tokenizer, or for two languages a PairTokenizer
     parts: Any  # the splits there are, by name
+    default_split: str  # that `eval` judges
 
     @classmethod
     def build(cls, config: Any, tokenizer_config: TokenizerConfig, seed: int) -> Self: ...
 
     @classmethod
     def for_evaluation(
-        cls, config: Any, tokenizer: Tokenizer, manifest: dict[str, Any], other: OtherDataConfig, seed: int
+        cls, config: Any, tokenizer: Any, manifest: dict[str, Any], other: OtherDataConfig, seed: int
     ) -> Self: ...
 
     @staticmethod
-    def sizes(tokenizer: Tokenizer) -> dict[str, int]:
+    def read_tokenizer(plain: Any) -> Any:
+        """The tokenizer in a checkpoint."""
+        ...
+
+    @staticmethod
+    def sizes(tokenizer: Any) -> dict[str, int]:
         """Arguments of the model that the data decides."""
         ...
 
@@ -48,7 +53,7 @@ class Data(Protocol):
     @property
     def steps_per_epoch(self) -> float: ...
 
-    def train_batch(self, step: int) -> Batch:
+    def train_batch(self, step: int) -> Any:
         """A pure function of the seed, the step and `state`."""
         ...
 
@@ -71,7 +76,7 @@ class Data(Protocol):
         """What belongs into the log beside the loss."""
         ...
 
-    def eval_batches(self, split: str) -> Iterator[Batch]:
+    def eval_batches(self, split: str) -> Iterator[Any]:
         """The whole split once, in a fixed order."""
         ...
 

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seqexp.config.data import OtherDataConfig, ParityDataConfig, TokenizerConfig
+from seqexp.config.data import OtherDataConfig, ParityDataConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.base import View
 from seqexp.data.batch import Batch
 from seqexp.errors import UserError
-from seqexp.tokenizers.base import Tokenizer
+from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 from seqexp.tokenizers.bits import BitTokenizer
 
 # Bits in one batch of validation: enough to keep the machine busy, little enough for any memory.
@@ -38,6 +39,7 @@ class ParityData:
 
     parts = ("val", "test")
     carries_state = False
+    default_split = "val"
 
     def __init__(self, config: ParityDataConfig, tokenizer: Tokenizer, seed: int, sequences: int) -> None:
         self.config, self.tokenizer, self.seed = config, tokenizer, seed
@@ -83,6 +85,11 @@ class ParityData:
                 f"limit is {MOST_BITS:,}; lower data.sequences or data.lengths."
             )
         return data
+
+    @staticmethod
+    def read_tokenizer(plain: Any) -> Tokenizer:
+        """The tokenizer in a checkpoint."""
+        return tokenizer_from_plain(plain)
 
     @staticmethod
     def sizes(tokenizer: Tokenizer) -> dict[str, int]:

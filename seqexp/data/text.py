@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from seqexp import registry
-from seqexp.config.data import OtherDataConfig, TextDataConfig, TokenizerConfig
+from seqexp.config.data import OtherDataConfig, TextDataConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.base import View
 from seqexp.data.batch import Batch
 from seqexp.data.cache import cache_dir
@@ -173,6 +174,13 @@ class TextData:
         data = cls(config, corpus, tokenizer, "all", seed=0)
         data.warn_of_unknown()
         return data
+
+    default_split = "val"
+
+    @staticmethod
+    def read_tokenizer(plain: Any) -> Tokenizer:
+        """The tokenizer in a checkpoint."""
+        return tokenizer_from_plain(plain)
 
     @staticmethod
     def sizes(tokenizer: Tokenizer) -> dict[str, int]:

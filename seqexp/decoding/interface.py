@@ -17,4 +17,10 @@ class IncrementalModel(Protocol):
         """Tokens (B, T >= 1) to logits (B, T, V), and the state after them."""
         ...
 
-    def select(self, state: Any, rows: Tensor) -> Any: ...
+    def select(self, state: Any, rows: Tensor, sources: list[int] | None = None) -> Any:
+        """The state of these rows, in this order; rows may repeat.
+
+        Where there is a context of several sources, `sources` says which of them stay, and the rows come in
+        equal groups, one for each; without it the rows may be of any source.
+        """
+        ...

@@ -21,6 +21,13 @@ def _time_first(x: Tensor) -> Tensor:
     return x.transpose(0, 1).reshape(-1, x.shape[2])
 
 
+def _product(b: Tensor, x: Tensor, W: Tensor, dtype: torch.dtype) -> Tensor:
+    """b + x W, the product in `dtype`, the result in x's."""
+    if dtype == x.dtype:
+        return torch.addmm(b, x, W)
+    return b + x.to(dtype) @ W.to(dtype)
+
+
 def _batch_first(x: Tensor, T: int) -> Tensor:
     """(T * B, D) to (B, T, D)."""
     return x.view(T, -1, x.shape[1]).transpose(0, 1)
@@ -72,15 +79,21 @@ class VanillaRecurrence(Function):
 
 
 class GRURecurrence(Function):
-    """x (B, T, D) and h0 (B, H) to all H_t (B, T, H); names as in `cells.gru_cell`."""
+    """x (B, T, D) and h0 (B, H) to all H_t (B, T, H); names as in `cells.gru_cell`.
+
+    Matrix products are computed in `dtype`; states, gates and sums stay in the precision of x.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor
-    ) -> Tensor:
+        ctx: Any, x: Tensor, h0: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         B, T, _ = x.shape
         H = W_hh.shape[1]
-        inputs = torch.addmm(b_ih, _time_first(x), W_ih.t()).view(T, B, 3 * H)
+        dtype = dtype or x.dtype
+        mixed = dtype != x.dtype
+        inputs = _product(b_ih, _time_first(x), W_ih.t(), dtype).view(T, B, 3 * H)
         hidden, candidate = x.new_empty(T + 1, B, H), x.new_empty(T, B, H)
         gates, products = x.new_empty(T, B, 2 * H), x.new_empty(T, B, 3 * H)
         hidden[0] = h0
@@ -88,13 +101,17 @@ class GRURecurrence(Function):
         h_rz, h_n = products[..., : 2 * H].unbind(), products[..., 2 * H :].unbind()
         r, z = gates[..., :H].unbind(), gates[..., H:].unbind()
         steps, outs, rz, n = hidden.unbind(), products.unbind(), gates.unbind(), candidate.unbind()
-        W = W_hh.t()
+        W = W_hh.t().to(dtype)
         for t in range(T):
-            torch.addmm(b_hh, steps[t], W, out=outs[t])
+            if mixed:
+                torch.add(b_hh, steps[t].to(dtype) @ W, out=outs[t])
+            else:
+                torch.addmm(b_hh, steps[t], W, out=outs[t])
             torch.add(x_rz[t], h_rz[t], out=rz[t]).sigmoid_()
             torch.addcmul(x_n[t], r[t], h_n[t], out=n[t]).tanh_()
             torch.lerp(n[t], steps[t], z[t], out=steps[t + 1])
         ctx.save_for_backward(x, hidden, candidate, gates, products, W_ih, W_hh)
+        ctx.dtype = dtype
         return hidden[1:].transpose(0, 1)
 
     @staticmethod
@@ -113,21 +130,30 @@ class GRURecurrence(Function):
         per_step, outs, dhs = factors.unbind(), dp.unbind(), dh_all.unbind()
         flat_outs = dp.view(T, B, 3 * H).unbind()
         keep, grads = z.unbind(), grad.transpose(0, 1).unbind()
+        W, dtype = W_hh.to(ctx.dtype), ctx.dtype
+        mixed = dtype != x.dtype
         dhs[-1].copy_(grads[-1])
         for t in range(T - 1, 0, -1):
             torch.mul(dhs[t].unsqueeze(1), per_step[t], out=outs[t])
-            torch.addmm(grads[t - 1], flat_outs[t], W_hh, out=dhs[t - 1]).addcmul_(dhs[t], keep[t])
+            if mixed:
+                torch.add(grads[t - 1], flat_outs[t].to(dtype) @ W, out=dhs[t - 1])
+            else:
+                torch.addmm(grads[t - 1], flat_outs[t], W, out=dhs[t - 1])
+            dhs[t - 1].addcmul_(dhs[t], keep[t])
         torch.mul(dhs[0].unsqueeze(1), per_step[0], out=outs[0])
         dh0 = (flat_outs[0] @ W_hh).addcmul_(dhs[0], keep[0])
         flat = dp.view(T * B, 3 * H)
         dx = flat.clone().view(T, B, 3, H)  # the inputs' products differ in the candidate only
         torch.mul(dh_all, to_n, out=dx[:, :, 2])
         flat_x = dx.view(T * B, 3 * H)
+        db_ih, db_hh = flat_x.sum(0), flat.sum(0)
+        flat, flat_x = flat.to(dtype), flat_x.to(dtype)
         return (
-            _batch_first(flat_x @ W_ih, T) if ctx.needs_input_grad[0] else None,
+            _batch_first(flat_x @ W_ih.to(dtype), T).to(x.dtype) if ctx.needs_input_grad[0] else None,
             dh0,
-            flat_x.t() @ _time_first(x),
-            flat.t() @ hidden[:-1].reshape(T * B, H),
-            flat_x.sum(0),
-            flat.sum(0),
+            (flat_x.t() @ _time_first(x).to(dtype)).to(W_ih.dtype),
+            (flat.t() @ hidden[:-1].reshape(T * B, H).to(dtype)).to(W_hh.dtype),
+            db_ih,
+            db_hh,
+            None,
         )

@@ -304,8 +304,8 @@ class GPT(nn.Module):
         heads = [block.attention.n_head for block in self.blocks if isinstance(block, Block)]
         return [LayerCache(*weight.new_empty(2, rows, h, self.max_len, weight.shape[1] // h)) for h in heads]
 
-    def select(self, state: GPTState, rows: Tensor) -> GPTState:
-        """The state of a batch made of these rows, in this order; rows may repeat."""
+    def select(self, state: GPTState, rows: Tensor, sources: object = None) -> GPTState:
+        """The state of a batch made of these rows, in this order; rows may repeat. There are no `sources`."""
         layers = [LayerCache(layer.keys[rows], layer.values[rows]) for layer in state.layers]
         return GPTState(None if state.tokens is None else state.tokens[rows], layers)
 

@@ -158,8 +158,8 @@ class RecurrentNetwork(nn.Module, ABC):
         """Read tokens (B, T >= 1) after what `state` has seen; outputs (B, T, V) after each of them."""
         return self.continue_from(tokens, state)
 
-    def select(self, state: State | None, rows: Tensor) -> State | None:
-        """The state of a batch made of these rows, in this order; rows may repeat."""
+    def select(self, state: State | None, rows: Tensor, sources: object = None) -> State | None:
+        """The state of a batch made of these rows, in this order; rows may repeat. There are no `sources`."""
         return None if state is None else tuple(part[:, rows] for part in state)
 
     def parameter_counts(self) -> dict[str, int]:

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from seqexp.config.run import GenerationConfig
-from seqexp.data.batch import Batch
 from seqexp.tokenizers.base import Tokenizer
 
-Forward = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Forward = Callable[..., Tensor]
 
 
 @dataclass
@@ -42,11 +44,11 @@ class Task(Protocol):
     metric_names: tuple[str, ...]  # what `metrics` returns
     loss_unit: str
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Any) -> int:
         """The items that the loss of a batch averages over, known before the forward pass."""
         ...
 
-    def loss(self, model: Forward, batch: Batch) -> LossOutput: ...
+    def loss(self, model: Forward, batch: Any) -> LossOutput: ...
 
     def metrics(
         self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
@@ -54,9 +56,19 @@ class Task(Protocol):
         """Averages over a whole split, by metric name without the split's prefix."""
         ...
 
+    def written(
+        self, model: torch.nn.Module, data: Any, split: str, device: torch.device
+    ) -> tuple[list[str], list[str]] | None:
+        """What the model writes at a validation and what it should have, for BLEU; or None."""
+        return None
+
     def sample(self, model: torch.nn.Module, data: Any, config: GenerationConfig, seed: int) -> str:
         """A piece of what the model makes now, for the log."""
         ...
+
+    def sample_pictures(self, model: torch.nn.Module, data: Any) -> "dict[str, Figure]":
+        """Pictures that go with the sample, by name."""
+        return {}
 
     def generate(
         self,

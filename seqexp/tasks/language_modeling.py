@@ -11,11 +11,11 @@ from seqexp.config.task import LanguageModelingConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.text import TextData
 from seqexp.decoding.text import generate_texts, prompt_ids
-from seqexp.tasks.base import Forward, LossOutput, Metric
+from seqexp.tasks.base import Forward, LossOutput, Metric, Task
 from seqexp.tokenizers.base import Tokenizer
 
 
-class LanguageModeling:
+class LanguageModeling(Task):
     """The task of every model that maps tokens (B, T) to logits of the next token (B, T, V)."""
 
     metric_names = ("loss", "perplexity", "bits_per_char")

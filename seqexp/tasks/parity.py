@@ -14,11 +14,11 @@ from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
 from seqexp.errors import UserError
 from seqexp.intervals import clustered_wilson, wilson
-from seqexp.tasks.base import Forward, LossOutput, Metric
+from seqexp.tasks.base import Forward, LossOutput, Metric, Task
 from seqexp.tokenizers.base import Tokenizer
 
 
-class Parity:
+class Parity(Task):
     """The task of every model that maps bits (B, T) to the logit of "odd" at each step (B, T, 1).
 
     Whatever the loss is taken on, three accuracies are measured: `accuracy` of single steps,

@@ -23,6 +23,8 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
+    # What a sentence that stands alone begins with, so that its first word looks like any other word.
+    sentence_start: ClassVar[str] = ""
     vocab_size: int
     boundary_id: int
     unknown_id: int | None
@@ -53,6 +55,19 @@ class Tokenizer(ABC):
             UserError: the data is not of this tokenizer.
         """
 
+    def piece(self, number: int) -> str:
+        """How a token is shown in pictures and tables."""
+        names = {self.boundary_id: "</s>", self.unknown_id: "<unk>"}
+        return names[number] if number in names else self.decode([number])
+
+    def pieces(self, text: str) -> list[str]:
+        """The parts of `text` that the tokens of `encode` stand for, unknown ones too."""
+        return [self.piece(int(number)) for number in self.encode(text)]
+
+    def join(self, pieces: Sequence[str]) -> str:
+        """The text of parts as `pieces` gives them."""
+        return "".join(pieces)
+
     def unwritable_ids(self) -> list[int]:
         """Tokens that a sampler must never draw."""
         return [] if self.unknown_id is None else [self.unknown_id]
@@ -72,7 +87,7 @@ class Tokenizer(ABC):
 
 
 def tokenizer_from_plain(plain: Any) -> Tokenizer:
-    """The tokenizer in a checkpoint.
+    """The tokenizer of one language in a checkpoint (`PairTokenizer.from_plain` is for two).
 
     Raises:
         UserError: the data names no tokenizer or does not fit it.

@@ -47,6 +47,9 @@ class CharTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.characters[i - FIRST] if i >= FIRST else "\ufffd" for i in ids if i != BOUNDARY)
 
+    def pieces(self, text: str) -> list[str]:
+        return list(text)
+
     def unknown_characters(self, text: str) -> str:
         known = set(self.characters)
         return "".join(dict.fromkeys(character for character in text if character not in known))

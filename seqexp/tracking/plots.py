@@ -186,3 +186,21 @@ def sweep_figure(jobs: list[tuple[str, list[dict[str, Any]]]], metric: str, titl
     if any(labels):
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str], title: str) -> "Figure":
+    """Which source tokens (columns) were looked at for each target token (rows); weights (T, S)."""
+    figure = new_figure(max(4.0, 1.5 + 0.4 * len(source)), max(3.0, 1.2 + 0.32 * len(target)))
+    axes = figure.subplots()
+    image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(source)), [_label(piece) for piece in source], rotation=60, ha="left")
+    axes.set_yticks(range(len(target)), [_label(piece) for piece in target])
+    axes.set_xlabel(title)
+    figure.colorbar(image, ax=axes, pad=0.02, label="weight")
+    return figure
+
+
+def _label(piece: str) -> str:
+    """A token as it can be drawn: unprintable signs are spelled out, and nothing is read as a formula."""
+    return repr(piece)[1:-1].replace("$", r"\$") if not piece.isprintable() or "$" in piece else piece

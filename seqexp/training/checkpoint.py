@@ -7,6 +7,7 @@ carries its hash, so `last` and `best` always point at a whole file.
 
 import hashlib
 import io
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from seqexp.errors import UserError
 from seqexp.files import read_json, write_atomically, write_json
 from seqexp.tracking.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
+
 
 class Checkpoints:
     """The ``checkpoints/`` of a run: files ``step_<n>.pt`` and ``index.json``."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self.folder = run.checkpoints
+    def __init__(self, run: RunFolder, keep_last: int = 1) -> None:
+        self.folder, self.keep_last = run.checkpoints, keep_last
         self.index: dict[str, Any] = read_json(self.folder / "index.json")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state as the last checkpoint and drop the one it replaces, unless that is the best."""
+        """Write the state as the last checkpoint and drop the oldest beyond `keep_last` (not the best)."""
         self.folder.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         torch.save({"schema_version": SCHEMA_VERSION, "step": step, **state}, buffer)
@@ -39,6 +42,8 @@ class Checkpoints:
             "file": name,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
+        before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
+        self.index["recent"] = [*before, self.index["last"]][-self.keep_last :]
         self._write_index()
 
     def record_validation(
@@ -74,7 +79,8 @@ class Checkpoints:
 
     def _write_index(self) -> None:
         write_json(self.folder / "index.json", self.index)
-        kept = {self.index[which]["file"] for which in ("last", "best") if which in self.index}
+        entries = [self.index[which] for which in ("last", "best") if which in self.index]
+        kept = {entry["file"] for entry in [*entries, *self.index.get("recent", [])]}
         for file in self.folder.glob("step_*.pt"):
             if file.name not in kept:
                 file.unlink(missing_ok=True)
@@ -82,11 +88,18 @@ class Checkpoints:
     def load(self, which: str) -> dict[str, Any]:
         """The state at ``last``, ``best`` or the number of a step, on the CPU.
 
+        ``average`` is the last one with the mean of all weights of the checkpoints that were kept
+        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1).
+
         Raises:
             UserError: there is none, or the file is damaged, unsafe or too new.
         """
         known = {w: self.index[w] for w in ("last", "best") if isinstance(self.index.get(w), dict)}
-        by_step = {str(entry.get("step")): entry for entry in known.values()}
+        recent = self.index.get("recent")
+        recent = [entry for entry in recent if isinstance(entry, dict)] if isinstance(recent, list) else []
+        by_step = {str(entry.get("step")): entry for entry in [*known.values(), *recent]}
+        if which == "average":
+            return self._average([str(entry.get("step")) for entry in recent])
         entry = known.get(which) or by_step.get(which)
         if entry is None:
             there = ", ".join([*known, *by_step]) or "nothing"
@@ -108,6 +121,21 @@ class Checkpoints:
         version = state.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}.")
+        return state
+
+    def _average(self, steps: list[str]) -> dict[str, Any]:
+        if len(steps) < 2:
+            raise UserError(
+                f"checkpoint=average needs several checkpoints, and {len(steps)} is in {self.folder}; "
+                "train with trainer.keep_last=5."
+            )
+        log.info("average of the checkpoints at steps %s", ", ".join(steps))
+        *others, state = (self.load(step) for step in steps)
+        for name, weight in state["model"].items():
+            if weight.is_floating_point():
+                for other in others:
+                    weight += other["model"][name]
+                weight /= len(steps)
         return state
 
 

@@ -18,9 +18,11 @@ from seqexp.data.base import Data
 from seqexp.errors import RunFailedError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
+from seqexp.evaluation.written import written_metrics
 from seqexp.tasks.base import Task
 from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
+from seqexp.tracking.plots import save
 from seqexp.tracking.progress import Progress
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints, random_state, set_random_state
@@ -79,7 +81,7 @@ class Trainer:
         self.optimizers = Optimizers(config.optimizer, model)
         self.schedule = registry.load("scheduler", config.scheduler.name)
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
-        self.checkpoints = Checkpoints(run)
+        self.checkpoints = Checkpoints(run, config.trainer.keep_last)
         self.mode = monitor_mode(config.trainer.monitor)
         measured = [f"val/{name}" for name in task.metric_names]
         check_choice("trainer.monitor", config.trainer.monitor, measured)
@@ -321,6 +323,8 @@ class Trainer:
         found = evaluate_split(
             self.task, self.model, self.data, "val", self.device.torch, self.device.autocast
         )
+        with self.device.autocast():
+            found |= written_metrics(self.task, self.model, self.data, "val", self.device.torch)
         return {name: metric.value for name, metric in found.items()}
 
     def _record_gradient_flow(self) -> None:
@@ -339,10 +343,14 @@ class Trainer:
             self.config.generation, max_new_tokens=self.settings.sample_tokens, num_samples=1
         )
         text = self.task.sample(self.model, self.data, generation, self.config.seed)
+        pictures = self.task.sample_pictures(self.model, self.data)
         self.model.train()
         file = self.run.subfolder("samples") / f"step_{self.step:08d}.txt"
         file.write_text(text + "\n", encoding="utf-8")
         self.metrics.text("sample", text, self.step)
+        for name, figure in pictures.items():
+            picture = self.run.subfolder("samples") / f"step_{self.step:08d}_{name}.png"
+            self.metrics.image(f"sample/{name}", save(figure, picture), self.step)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience

@@ -1,0 +1,162 @@
+"""The runs behind docs/nmt.md: about four hours on two cores; it goes on where it was stopped.
+
+    python scripts/nmt_study.py                  # what is missing, then the table
+    python scripts/nmt_study.py gru transformer  # only these
+    python scripts/nmt_study.py --report         # the table of what is there
+
+Every run is a command line of seqexp on data=tatoeba (conf/data/tatoeba.yaml says where that is looked for).
+Its result is kept, with that command line, in docs/nmt/<label>.json; tables are in docs/nmt/tables.md,
+pictures in docs/images/.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+OUT = DOCS / "nmt"
+LUONG = (
+    "base", "reverse", "dropout", "dot", "general", "concat", "bahdanau", "local_p", "general_feeding",
+    "local_p_feeding",
+)  # fmt: skip
+# Label: the words of `train`.
+JOBS = {
+    "gru": ("experiment=nmt/gru",),
+    "transformer": ("experiment=nmt/transformer",),
+    "lab": ("experiment=nmt/lab",),
+    **{f"luong_{row}": (f"experiment=nmt/luong/{row}",) for row in LUONG},
+}
+# Sentences that were written for this page; the translations are shown as they come.
+SENTENCES = (
+    "I am cold.",
+    "Where did you buy this book?",
+    "She doesn't know that he is here.",
+    "My brother has been working in this town for ten years.",
+    "If it rains tomorrow, we will stay at home.",
+    "The old man sat down and began to read a newspaper.",
+    "I would have called you if I had known your number.",
+    "Don't forget to close the windows before you leave.",
+    "He is taller than any other boy in his class.",
+    "Why are you always late?",
+)
+ATTENTION = SENTENCES[3]
+
+
+def seqexp(*words: str) -> str:
+    """Run a command, its messages on the screen; what it prints."""
+    print("seqexp", *words, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "seqexp", *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def run_job(label: str) -> None:
+    words = JOBS[label]
+    name = f"nmt_study_{label}"
+    before = set(Path("outputs/train", name).glob("*"))
+    seqexp("train", *words, f"name={name}")
+    (folder,) = set(Path("outputs/train", name).glob("*")) - before
+    judged = json.loads(seqexp("eval", f"run={folder}"))
+    greedy = json.loads(seqexp("eval", f"run={folder}", "generation.beam_size=1"))
+    (folder / "sentences.txt").write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    written = seqexp("generate", f"run={folder}", f"input={folder / 'sentences.txt'}")
+    if "none" not in Path(folder, "config.yaml").read_text().partition("attention:")[2][:6]:
+        picture = DOCS / "images" / f"nmt_attention_{label}.png"
+        seqexp("generate", f"run={folder}", f"text={ATTENTION}", f"attention={picture}")
+    if (folder / "plots" / "loss.png").is_file():
+        shutil.copy(folder / "plots" / "loss.png", folder / "loss.png")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    result = {
+        "label": label,
+        "command": command(label),
+        "git_commit": manifest["git_commit"],
+        "parameters": manifest["parameters"]["total"],
+        "precision": manifest["precision"],
+        "threads": manifest["threads"],
+        "steps": rows[-1]["step"],
+        "minutes": json.loads((folder / "result.json").read_text())["minutes"],
+        "best": json.loads((folder / "result.json").read_text())["monitor"],
+        "curves": {
+            key: [[row["step"], row[key]] for row in rows if row.get(key) is not None]
+            for key in ("val/loss", "val/bleu")
+        },
+        "tokens_per_s": sorted(r["speed/tokens_per_s"] for r in rows if "speed/tokens_per_s" in r)[
+            len(rows) // 2 - 1
+        ],
+        "test": {key: judged[key] for key in ("metrics", "translation")},
+        "test_greedy": greedy["metrics"],
+        "translations": list(map(list, zip(SENTENCES, written.splitlines(), strict=True))),
+    }
+    OUT.mkdir(exist_ok=True)
+    (OUT / f"{label}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def command(label: str) -> str:
+    return " ".join(("seqexp train", *JOBS[label])) + "; seqexp eval run=latest"
+
+
+def load(label: str) -> dict[str, Any] | None:
+    """The result of this very command, if it is there."""
+    file = OUT / f"{label}.json"
+    result: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
+    return result if result and result["command"] == command(label) else None
+
+
+def report() -> None:
+    """The tables of what is there."""
+    header = [
+        "run",
+        "parameters",
+        "minutes",
+        "steps",
+        "val/loss",
+        "BLEU",
+        "greedy",
+        "chrF",
+        "TER",
+        "BLEU, unseen",
+    ]
+    lines = [" | ".join(header), " | ".join("---" for _ in header)]
+    signature = ""
+    translations = []
+    for label in JOBS:
+        result = load(label)
+        if result is None:
+            continue
+        metrics = {key.partition("/")[2]: value for key, value in result["test"]["metrics"].items()}
+        scores = [metrics["bleu"], result["test_greedy"]["test/bleu"], metrics["chrf"], metrics["ter"]]
+        scores.append(metrics["bleu_unseen"])
+        cells = [label, f"{result['parameters']:,}", f"{result['minutes']:.0f}", f"{result['steps']:,}"]
+        cells += [f"{result['best']['best']:.3f}", *(f"{score:.2f}" for score in scores)]
+        lines.append(" | ".join(cells))
+        signature = result["test"]["translation"]["scores"]["bleu"]["signature"]
+        if not label.startswith("luong"):
+            rows = (f"{source} | {target}" for source, target in result["translations"])
+            translations += [f"\n{label} | |", "--- | ---", *rows]
+    OUT.mkdir(exist_ok=True)
+    text = "\n".join([*lines, "", f"BLEU: {signature}", *translations]) + "\n"
+    (OUT / "tables.md").write_text(text)
+    print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("labels", nargs="*", metavar="label", help="all that are missing, if none is named")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    for label in [] if options.report else options.labels or JOBS:
+        if load(label) is None:
+            run_job(label)
+    report()
+
+
+if __name__ == "__main__":
+    main()

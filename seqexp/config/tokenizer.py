@@ -1,0 +1,51 @@
+"""Options of the tokenizers."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from seqexp.config.checks import check_choice, check_range, check_rule
+
+NORMALIZATIONS = ("none", "nfkc")
+
+
+@dataclass
+class TokenizerConfig:
+    """A tokenizer without options (char, byte, bits)."""
+
+    name: str = MISSING
+
+
+@dataclass
+class WordConfig:
+    """One token a word: those seen at least `min_count` times, of them the `vocab_size` most frequent."""
+
+    name: str = "word"
+    min_count: int = 2
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range("tokenizer.min_count", self.min_count, 1)
+        check_range("tokenizer.vocab_size", self.vocab_size, 1)
+
+
+@dataclass
+class SentencePieceConfig:
+    """Subwords. For pairs of languages, `joint` makes one vocabulary for both."""
+
+    name: str = "sentencepiece"
+    model_type: str = "unigram"
+    vocab_size: int = 2000
+    byte_fallback: bool = True
+    normalization: str = "none"
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
+        check_choice("tokenizer.normalization", self.normalization, NORMALIZATIONS)
+        check_range("tokenizer.vocab_size", self.vocab_size, 8, 200_000)
+        check_rule(
+            not self.byte_fallback or self.vocab_size > 300,
+            f"tokenizer.vocab_size={self.vocab_size} has no room for the 256 bytes of "
+            "tokenizer.byte_fallback=true; raise it above 300, or use byte_fallback=false.",
+        )

@@ -1,0 +1,273 @@
+"""Pairs of sentences for translation: divided by source sentence, encoded once, batched by length."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqexp.config.data import OtherDataConfig, ParallelDataConfig
+from seqexp.data.base import View
+from seqexp.data.pair_batch import LengthBatches, PairBatch
+from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
+from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
+from seqexp.errors import UserError
+from seqexp.tokenizers.base import Tokenizer
+from seqexp.tokenizers.pair import PairTokenizer, length_ratio
+
+log = logging.getLogger(__name__)
+
+# How pairs are divided is the same for every run, so that runs compare.
+SPLIT_SEED = 2015
+TEST_SHARE = {"source": 0.1, "random": 0.2}
+DEV_SOURCES = 2000
+
+# Tokens in one batch of validation: enough to keep the machine busy, little enough for any memory.
+EVAL_TOKENS = 8192
+
+
+def divide(pairs: list[Pair], split: str) -> dict[str, list[int]]:
+    """The indices of the training, development and test pairs, in the order of the corpus.
+
+    With ``source``, all translations of a sentence are in the same part: a tenth of the sentences is the test
+    part. With ``random``, a fifth of the pairs is, as in the course. The development part has 2,000
+    sentences, of small corpora a tenth.
+    """
+    units = (
+        list(dict.fromkeys(source for source, _ in pairs)) if split == "source" else list(range(len(pairs)))
+    )
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(units)).tolist()
+    n_test = max(1, int(TEST_SHARE[split] * len(units)))
+    n_dev = max(1, min(DEV_SOURCES, len(units) // 10))
+    part_of = {units[place]: "test" for place in order[:n_test]}
+    part_of |= {units[place]: "val" for place in order[n_test : n_test + n_dev]}
+    parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    for number, (source, _) in enumerate(pairs):
+        parts[part_of.get(source if split == "source" else number, "train")].append(number)
+    return parts
+
+
+@dataclass(frozen=True)
+class PairPart:
+    """The sentences of one part, as text and as token numbers."""
+
+    pairs: list[Pair]
+    source: Sentences
+    target: Sentences
+
+    def batch(self, members: Iterable[int], end: int) -> PairBatch:
+        members = list(members)
+        return PairBatch.from_ids(
+            [self.source[number] for number in members], [self.target[number] for number in members], end
+        )
+
+
+class ParallelData:
+    """Pairs of a corpus in their parts. Validation reads a part whole, by length."""
+
+    carries_state = False
+    default_split = "test"
+
+    def __init__(
+        self, config: ParallelDataConfig, corpus: PairCorpus, tokenizer: PairTokenizer, seed: int,
+        members: dict[str, list[int]],
+    ) -> None:  # fmt: skip
+        self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
+        encoded = [
+            encode_side(corpus, side, which) for side, which in zip(tokenizer.sides, (0, 1), strict=True)
+        ]
+        self.parts: dict[str, PairPart] = {}
+        for name, numbers in members.items():
+            sides = (side.choose(numbers) for side in encoded)
+            self.parts[name] = PairPart([corpus.pairs[number] for number in numbers], *sides)
+        self.overlong = 0
+        if "train" in self.parts:
+            part = self.parts["train"]
+            longer = np.maximum(part.source.lengths, part.target.lengths)
+            self._usable = np.flatnonzero(longer <= config.max_seq_len)
+            self.overlong = len(longer) - len(self._usable)
+            if not len(self._usable):
+                raise UserError(
+                    f"every training pair has more than data.max_seq_len={config.max_seq_len} tokens on a "
+                    "side; raise it."
+                )
+            # With the end of sentence, as in the batches.
+            source, target = (side.lengths[self._usable] + 1 for side in (part.source, part.target))
+            self._batches = LengthBatches(source, target, config.batch_tokens, config.batch_size)
+
+    @classmethod
+    def build(cls, config: ParallelDataConfig, tokenizer_config: Any, seed: int) -> "ParallelData":
+        """Find the pairs, divide them, fit the tokenizers on the training part, encode.
+
+        Raises:
+            UserError: no pairs, or too few.
+        """
+        corpus = find_pairs(config)
+        members = divide(corpus.pairs, config.split)
+        source, target = fit_tokenizers(corpus, config.split, members["train"], tokenizer_config)
+        lengths = [
+            encode_side(corpus, tokenizer, which).lengths[members["train"]]
+            for which, tokenizer in enumerate((source, target))
+        ]
+        tokenizer = PairTokenizer(source, target, length_ratio(*lengths))
+        data = cls(config, corpus, tokenizer, seed, members)
+        if corpus.left_out:
+            log.warning("left out: %s", corpus.left_out)
+        if data.overlong:
+            log.warning(
+                "left out of training: %s pairs with more than %d tokens on a side (data.max_seq_len)",
+                f"{data.overlong:,}", config.max_seq_len,
+            )  # fmt: skip
+        return data
+
+    @classmethod
+    def for_evaluation(
+        cls,
+        config: ParallelDataConfig,
+        tokenizer: PairTokenizer,
+        manifest: dict[str, Any],
+        other: OtherDataConfig,
+        seed: int,
+    ) -> "ParallelData":
+        """The pairs that `other` names, as one part ``all``, or those that the run was trained on.
+
+        Raises:
+            UserError: they are not there, or not the same, or `other` asks for what are no pairs.
+        """
+        del seed
+        if other.lengths is not None or other.sequences is not None:
+            raise UserError(
+                "data.lengths and data.sequences are for runs on parity; this run is on translation: give "
+                "data.source_path= and data.target_path=, or leave them out."
+            )
+        named = [
+            Path(path).expanduser() for path in (other.path, other.source_path, other.target_path) if path
+        ]
+        if named:
+            for file in named:
+                if not file.is_file():
+                    raise UserError(f"{file} is not a file; give a file of pairs as data.path=.")
+            others = read_pairs(named, other.encoding, config.swap, least=1)
+            return cls(config, others, tokenizer, 0, {"all": list(range(len(others.pairs)))})
+        recorded = manifest.get("corpus") or {}
+        files = [Path(str(file)) for file in recorded.get("files", [])]
+        corpus: PairCorpus | None = None
+        if files and all(file.is_file() for file in files):
+            corpus = read_pairs(files, config.encoding, config.swap)
+        if corpus is None or corpus.sha256 != recorded.get("sha256"):
+            corpus = find_pairs(config)
+        if corpus.sha256 != recorded.get("sha256"):
+            raise UserError(
+                f"the pairs of this run are not here: they had sha256 {str(recorded.get('sha256'))[:12]}…, "
+                f"and {corpus.origin} has {corpus.sha256[:12]}…. Put the files back, or judge the run on "
+                "other pairs with data.path=."
+            )
+        return cls(config, corpus, tokenizer, 0, divide(corpus.pairs, config.split))
+
+    @staticmethod
+    def read_tokenizer(plain: Any) -> PairTokenizer:
+        """The two tokenizers in a checkpoint."""
+        return PairTokenizer.from_plain(plain)
+
+    @staticmethod
+    def sizes(tokenizer: PairTokenizer) -> dict[str, Any]:
+        """What the data decides about a model."""
+        return {
+            "source_vocab_size": tokenizer.source.vocab_size,
+            "target_vocab_size": tokenizer.target.vocab_size,
+            "joint_vocabulary": tokenizer.joint,
+        }
+
+    # Training
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self._batches)
+
+    def train_batch(self, step: int) -> PairBatch:
+        """The batch of step 0, 1, 2, …: a pure function of seed and step."""
+        members = self._usable[self._batches.members(self.seed, step)]
+        return self.parts["train"].batch(members.tolist(), self.end)
+
+    @property
+    def end(self) -> int:
+        """The token that ends a sentence, and begins it for the decoder; the same in both languages."""
+        return self.tokenizer.target.boundary_id
+
+    # Held-out sentences
+
+    def eval_batches(self, split: str) -> Iterator[PairBatch]:
+        """The whole part once, by length, whatever the length."""
+        return (batch for _, batch in self.numbered_batches(split))
+
+    def numbered_batches(self, split: str) -> Iterator[tuple[list[int], PairBatch]]:
+        """The same, with the places of a batch's pairs in the part."""
+        part = self.parts[split]
+        batches = LengthBatches(part.source.lengths + 1, part.target.lengths + 1, EVAL_TOKENS, None)
+        for number in range(len(batches)):
+            members = batches.in_order(number).tolist()
+            yield members, part.batch(members, self.end)
+
+    def eval_tokens(self, split: str) -> int:
+        return len(self.parts[split].target.ids) + len(self.parts[split].pairs)
+
+    def characters(self, split: str) -> int:
+        return sum(len(target) for _, target in self.parts[split].pairs)
+
+    def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
+        """What `eval` judges: the part as a whole."""
+        del max_len
+        return [View({}, self)], []
+
+    # Nothing about the pairs changes while a model is trained on them.
+
+    review_every = None
+
+    def review(self, loss: float) -> str | None:
+        del loss
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        del state
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """The corpus for the manifest: what, from where, its hash, its parts."""
+        generated = self.config.name == "phrasebook"
+        return {
+            "name": self.config.name,
+            "origin": self.corpus.origin,
+            "stand_in": None,
+            "generated": generated,
+            "sha256": self.corpus.sha256,
+            "pairs": len(self.corpus.pairs),
+            "left_out": self.corpus.left_out,
+            "split": self.config.split,
+            "parts": {
+                name: {
+                    "pairs": len(part.pairs),
+                    "sources": len({source for source, _ in part.pairs}),
+                    "tokens": self.eval_tokens(name),
+                    "overlong": self.overlong if name == "train" else 0,
+                    "unknown_source": _unknown(part.source, self.tokenizer.source),
+                    "unknown_target": _unknown(part.target, self.tokenizer.target),
+                }
+                for name, part in self.parts.items()
+            },
+            "files": [str(file.absolute()) for file in self.corpus.files],
+            "tokenizer": {
+                side: {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "hash": tokenizer.hash()}
+                for side, tokenizer in (("source", self.tokenizer.source), ("target", self.tokenizer.target))
+            },
+        }
+
+
+def _unknown(sentences: Sentences, tokenizer: Tokenizer) -> int:
+    return 0 if tokenizer.unknown_id is None else int((sentences.ids == tokenizer.unknown_id).sum())

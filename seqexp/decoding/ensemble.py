@@ -1,0 +1,54 @@
+"""Several models that decide together, behind the interface of one."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EnsembleState:
+    """A state of each model; `attention` is the mean of theirs, if all of them have one."""
+
+    states: list[Any]
+    attention: Tensor | None
+
+
+class Ensemble:
+    """The mean of the models' probabilities, for each token; the models share their vocabularies."""
+
+    def __init__(self, models: list[Any]) -> None:
+        self.models = models
+
+    @property
+    def shows_attention(self) -> bool:
+        return all(model.shows_attention for model in self.models)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Logarithms of mean probabilities where each model gives logits."""
+        return _mean([model(*inputs) for model in self.models])
+
+    def start(self, context: Any = None) -> EnsembleState:
+        return EnsembleState([model.start(context) for model in self.models], None)
+
+    def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
+        outputs = [model.step(tokens, one) for model, one in zip(self.models, state.states, strict=True)]
+        states = [after for _, after in outputs]
+        attention = (
+            torch.stack([after.attention for after in states]).mean(0) if self.shows_attention else None
+        )
+        return _mean([logits for logits, _ in outputs]), EnsembleState(states, attention)
+
+    def select(self, state: EnsembleState, rows: Tensor, sources: list[int] | None = None) -> EnsembleState:
+        chosen = [
+            model.select(one, rows, sources) for model, one in zip(self.models, state.states, strict=True)
+        ]
+        return EnsembleState(chosen, None if state.attention is None else state.attention[rows])
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """log of the mean of softmax(logits)."""
+    stacked = torch.stack([some.float().log_softmax(dim=-1) for some in logits])
+    return stacked.logsumexp(dim=0) - math.log(len(logits))

@@ -1,0 +1,136 @@
+"""From sentences to translations: encoded, sorted into batches, searched, and put back in order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seqexp.config.run import GenerationConfig
+from seqexp.data.pair_batch import PairBatch
+from seqexp.decoding.beam import BeamSearch, Hypothesis
+from seqexp.tokenizers.pair import PairTokenizer
+
+# Hypotheses times source tokens in one batch, and rows: enough to keep the machine busy, few enough for
+# any memory.
+BATCH_TOKENS = 16384
+BATCH_ROWS = 512
+# A longer source is cut: it is not one sentence, and no model here was trained on such.
+LONGEST_SOURCE = 512
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation with its summed log-probability (nats, the end counted) and its ranking score.
+
+    `attention` (tokens + end, source tokens + end) goes with the two lists of labels, where it was asked for.
+    """
+
+    text: str
+    log_probability: float
+    score: float
+    tokens: list[int]
+    attention: npt.NDArray[np.float32] | None = None
+    source_labels: list[str] = field(default_factory=list)
+    target_labels: list[str] = field(default_factory=list)
+
+
+class Translator:
+    """A model (or an ensemble) with its tokenizers and the options of the search."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PairTokenizer,
+        config: GenerationConfig,
+        device: torch.device,
+        want_attention: bool = False,
+    ) -> None:
+        self.model, self.tokenizer, self.config, self.device = model, tokenizer, config, device
+        self.want_attention = want_attention and model.shows_attention
+        unknown = tokenizer.target.unknown_id
+        self.copies = unknown is not None and config.replace_unknown and model.shows_attention
+        never = [] if self.copies or unknown is None else [unknown]
+        keep = self.want_attention or self.copies
+        self.search = BeamSearch(model, tokenizer.target.boundary_id, config, never, keep)
+
+    def translate(self, sentences: Sequence[str]) -> Iterator[tuple[int, list[Translation], str | None]]:
+        """For each sentence its number, its `n_best` translations and a note of what was unusual, by length.
+
+        A blank sentence has one empty translation; one of more than 512 tokens is cut.
+        """
+        encoded: dict[int, npt.NDArray[np.uint32]] = {}
+        notes: dict[int, str] = {}
+        for number, sentence in enumerate(sentences):
+            sentence = " ".join(sentence.split())
+            if not sentence:
+                yield number, [Translation("", 0.0, 0.0, [])], "blank"
+                continue
+            ids = self.tokenizer.encode_source(sentence)
+            if len(ids) > LONGEST_SOURCE:
+                notes[number] = f"cut: {len(ids):,} tokens, and {LONGEST_SOURCE} are the most"
+            encoded[number] = ids[:LONGEST_SOURCE]
+        for members in self._batches(encoded):
+            sources = [encoded[number] for number in members]
+            for number, found in zip(members, self._search(sources), strict=True):
+                sentence = " ".join(sentences[number].split())
+                yield number, [self._finished(h, sentence) for h in found], notes.get(number)
+
+    def _batches(self, encoded: dict[int, npt.NDArray[np.uint32]]) -> Iterator[list[int]]:
+        """The longest first, so that what is left to do is never underestimated."""
+        batch: list[int] = []
+        for number in sorted(encoded, key=lambda number: -len(encoded[number])):
+            rows = (len(batch) + 1) * self.search.size
+            if batch and (rows > BATCH_ROWS or rows * (len(encoded[batch[0]]) + 1) > BATCH_TOKENS):
+                yield batch
+                batch = []
+            batch.append(number)
+        if batch:
+            yield batch
+
+    def _search(self, sources: list[npt.NDArray[np.uint32]]) -> list[list[Hypothesis]]:
+        end = self.search.end
+        batch = PairBatch.from_ids(sources, [[] for _ in sources], end).to(self.device)
+        longest = [self.tokenizer.longest_target(len(ids), self.config.max_length_ratio) for ids in sources]
+        lengths = [len(ids) + 1 for ids in sources]
+        return self.search.search((batch.source, batch.source_lengths), lengths, longest)
+
+    def _finished(self, hypothesis: Hypothesis, sentence: str) -> Translation:
+        source, target = self.tokenizer.source, self.tokenizer.target
+        tokens = hypothesis.tokens
+        text = self.tokenizer.decode_target(tokens)
+        if self.copies and target.unknown_id in tokens:
+            assert hypothesis.attention is not None
+            text = self._copied(tokens, hypothesis.attention, sentence)
+        if not self.want_attention or hypothesis.attention is None:
+            return Translation(text, hypothesis.log_probability, hypothesis.score, tokens)
+        return Translation(
+            text, hypothesis.log_probability, hypothesis.score, tokens,
+            hypothesis.attention.float().cpu().numpy(),
+            [*self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE], source.piece(source.boundary_id)],
+            [target.piece(token) for token in [*tokens, target.boundary_id]],
+        )  # fmt: skip
+
+    def _copied(self, tokens: list[int], attention: torch.Tensor, sentence: str) -> str:
+        """The text, each unknown token replaced by the part of the source it looked at most (Jean
+        et al. 2015)."""
+        target = self.tokenizer.target
+        parts = self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE]
+        pieces = [
+            parts[int(attention[place, : len(parts)].argmax())]
+            if token == target.unknown_id
+            else target.piece(token)
+            for place, token in enumerate(tokens)
+        ]
+        return target.join(pieces).removeprefix(target.sentence_start)
+
+
+@torch.inference_mode()
+def log_probabilities(model: Any, batch: PairBatch) -> list[float]:
+    """Of each pair in the batch log p(target, end | source), in nats."""
+    logits = model(batch.source, batch.source_lengths, batch.inputs, batch.places).float()
+    each = logits.log_softmax(dim=-1).gather(1, batch.targets[:, None]).squeeze(1)
+    sums: list[float] = each.new_zeros(len(batch.source)).index_add(0, batch.rows, each).tolist()
+    return sums

@@ -1,0 +1,61 @@
+"""How good translations are: corpus scores, over all pairs, by length, and where the target is unseen."""
+
+from collections.abc import Collection
+from typing import Any
+
+from tqdm import tqdm
+
+from seqexp.data.pairs import Pair
+from seqexp.decoding.translation import Translator
+from seqexp.evaluation.bleu import corpus_scores
+
+# Words of the source, from and to; None: no upper end.
+LENGTH_BUCKETS = ((1, 5), (6, 10), (11, 15), (16, 20), (21, None))
+
+
+def translate_sources(translator: Translator, pairs: list[Pair]) -> tuple[list[str], list[str]]:
+    """The best translation of each pair's source, and notes; a source with several references once."""
+    sources = list(dict.fromkeys(source for source, _ in pairs))
+    texts: dict[str, str] = {}
+    notes = []
+    progress = tqdm(total=len(sources), desc="translating", unit="sent", delay=2, leave=False, disable=None)
+    with progress:
+        for number, found, note in translator.translate(sources):
+            texts[sources[number]] = found[0].text
+            if note:
+                notes.append(f"{sources[number][:60]!r}: {note}")
+            progress.update(1)
+    return [texts[source] for source, _ in pairs], notes
+
+
+def judge_translations(
+    pairs: list[Pair], hypotheses: list[str], seen_targets: Collection[str] | None
+) -> dict[str, Any]:
+    """BLEU, chrF and TER with their signatures; BLEU by length of the source; BLEU of unseen targets.
+
+    Every pair counts once, with one reference. `seen_targets` are the target sentences of training; None
+    where they are not known.
+    """
+    references = [target for _, target in pairs]
+    scores = corpus_scores(hypotheses, references)
+    report: dict[str, Any] = {
+        "pairs": len(pairs),
+        "sources": len({source for source, _ in pairs}),
+        "scores": {name: {"value": s.value, "signature": s.signature} for name, s in scores.items()},
+        "by_length": [],
+    }
+    lengths = [len(source.split()) for source, _ in pairs]
+    for low, high in LENGTH_BUCKETS:
+        chosen = [i for i, n in enumerate(lengths) if n >= low and (high is None or n <= high)]
+        if chosen:
+            label = f"{low}–{high}" if high else f"{low}+"
+            report["by_length"].append({"words": label, **_bleu_of(chosen, hypotheses, references)})
+    if seen_targets is not None:
+        unseen = [i for i, target in enumerate(references) if target not in seen_targets]
+        report["unseen_targets"] = _bleu_of(unseen, hypotheses, references) if unseen else {"pairs": 0}
+    return report
+
+
+def _bleu_of(chosen: list[int], hypotheses: list[str], references: list[str]) -> dict[str, Any]:
+    some = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
+    return {"pairs": len(chosen), "bleu": corpus_scores(*some, names=["bleu"])["bleu"].value}

@@ -1,0 +1,124 @@
+"""How a recurrent decoder looks at the source: Luong et al. 2015, Bahdanau et al. 2015.
+
+Each attention maps queries, the decoder's states (B, Q, H), and the memory, the encoder's states (B, S, M),
+to contexts (B, Q, M), which are averages of the memory, and to the weights of these averages (B, Q, S). What
+of it depends on the memory alone is computed once for a sentence, by `keys`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """softmax(score(query, memory)) over the real positions of the source."""
+
+    # What the decoder's state is when it is used as the query: the new one, or the one before.
+    from_previous = False
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """What the scores need of the memory (B, S, M)."""
+        return memory
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """(B, Q, H) and keys to (B, Q, S)."""
+        raise NotImplementedError
+
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Contexts (B, Q, M) and weights (B, Q, S); `mask` (B, S) is true where the source is real."""
+        del lengths
+        scores = self.scores(query, keys).masked_fill(~mask[:, None], -math.inf)
+        weights = scores.softmax(dim=-1)
+        return weights.to(memory.dtype) @ memory, weights
+
+
+class DotAttention(Attention):
+    """score = h_t · m_s (Luong et al. 2015, eq. 8, dot)."""
+
+    def __init__(self, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        if query_size != memory_size:
+            raise ValueError(f"dot attention needs equal sizes, not {query_size} and {memory_size}")
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        return query @ keys.transpose(1, 2)
+
+
+class GeneralAttention(Attention):
+    """score = h_t · W_a m_s (Luong et al. 2015, eq. 8, general)."""
+
+    def __init__(self, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.W = nn.Linear(memory_size, query_size, bias=False)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        projected: Tensor = self.W(memory)
+        return projected
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        return query @ keys.transpose(1, 2)
+
+
+class ConcatAttention(Attention):
+    """score = v · tanh(W [h_t; m_s]) (Luong et al. 2015, eq. 8, concat); W in two parts, one a side."""
+
+    def __init__(self, query_size: int, memory_size: int, size: int) -> None:
+        super().__init__()
+        self.W_query = nn.Linear(query_size, size, bias=False)
+        self.W_memory = nn.Linear(memory_size, size)
+        self.v = nn.Linear(size, 1, bias=False)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        projected: Tensor = self.W_memory(memory)
+        return projected
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        summed = self.W_query(query)[:, :, None] + keys[:, None]  # (B, Q, S, size)
+        scores: Tensor = self.v(summed.tanh_()).squeeze(3)
+        return scores
+
+
+class BahdanauAttention(ConcatAttention):
+    """The same score of the state before, h_{t-1}; the decoder reads the context (Bahdanau et al. 2015)."""
+
+    from_previous = True
+
+
+class LocalAttention(GeneralAttention):
+    """local-p: a window around a predicted position (Luong et al. 2015, eq. 9 and 10).
+
+    p_t = S · sigmoid(v_p · tanh(W_p h_t)); the weights of `general` within D = `window` of p_t, each
+    times exp(-(s - p_t)² / (2 (D/2)²)).
+    """
+
+    def __init__(self, query_size: int, memory_size: int, window: int) -> None:
+        super().__init__(query_size, memory_size)
+        self.window = window
+        self.W_p = nn.Linear(query_size, query_size, bias=False)
+        self.v_p = nn.Linear(query_size, 1, bias=False)
+
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # Positions are 0 … S-1, so that the window always holds a real one.
+        share = self.v_p(self.W_p(query).tanh()).sigmoid()  # (B, Q, 1)
+        centre = (lengths[:, None, None] - 1) * share
+        distance = torch.arange(memory.shape[1], device=memory.device) - centre  # (B, Q, S)
+        inside = mask[:, None] & (distance.abs() <= self.window)
+        weights = self.scores(query, keys).masked_fill(~inside, -math.inf).softmax(dim=-1)
+        weights = weights * torch.exp(-(distance**2) / (2 * (self.window / 2) ** 2))
+        return weights.to(memory.dtype) @ memory, weights
+
+
+def make_attention(kind: str, query_size: int, memory_size: int, size: int, window: int) -> Attention | None:
+    """The attention that `kind` names; None for ``none``."""
+    if kind == "none":
+        return None
+    if kind in ("concat", "bahdanau"):
+        return (ConcatAttention if kind == "concat" else BahdanauAttention)(query_size, memory_size, size)
+    if kind == "local_p":
+        return LocalAttention(query_size, memory_size, window)
+    return (DotAttention if kind == "dot" else GeneralAttention)(query_size, memory_size)

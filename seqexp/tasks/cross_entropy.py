@@ -1,0 +1,60 @@
+"""Cross-entropy over large vocabularies, with label smoothing, in few passes over memory."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# Rows of logits that are worked on at once: few enough to stay in a core's cache.
+CHUNK_ROWS = 64
+
+
+class _SmoothedCrossEntropy(Function):
+    """The gradient is softmax - target distribution, so it is made together with the loss.
+
+    It takes the place of the logits, which nothing else reads.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        V = logits.shape[1]
+        nll = torch.zeros((), device=logits.device)
+        uniform = torch.zeros((), device=logits.device)
+        for rows, wanted in zip(logits.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
+            logp = rows.float().log_softmax(dim=1)
+            nll -= logp.gather(1, wanted[:, None]).sum()
+            if smoothing:
+                uniform -= logp.sum() / V
+            gradient = logp.exp_()
+            if smoothing:
+                gradient -= smoothing / V
+            gradient.scatter_add_(1, wanted[:, None], gradient.new_full((len(wanted), 1), smoothing - 1))
+            rows.copy_(gradient)
+        ctx.save_for_backward(logits)
+        ctx.mark_non_differentiable(nll)
+        return (1 - smoothing) * nll + smoothing * uniform, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, grad_nll: Tensor) -> tuple[Tensor, None, None]:
+        del grad_nll
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(grad_loss), None, None
+
+
+def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The summed loss, and the summed negative log-likelihood without smoothing, in fp32.
+
+    The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). While gradients
+    are recorded the logits (N, V) are used up. Targets are (N,).
+    """
+    if logits.device.type == "cpu" and torch.is_grad_enabled() and logits.requires_grad:
+        return _SmoothedCrossEntropy.apply(logits, targets, smoothing)
+    logp = logits.float().log_softmax(dim=-1)
+    nll = F.nll_loss(logp, targets, reduction="sum")
+    if not smoothing or not torch.is_grad_enabled():
+        return nll, nll.detach()
+    return (1 - smoothing) * nll - smoothing * logp.mean(dim=-1).sum(), nll.detach()
