@@ -1,7 +1,7 @@
 """The runs behind docs/nmt.md: about four hours on two cores; it goes on where it was stopped.
 
     python scripts/nmt_study.py                  # what is missing, then the table
-    python scripts/nmt_study.py gru transformer  # only these
+    python scripts/nmt_study.py gru transformer  # only these (--threads 1: on one core)
     python scripts/nmt_study.py --report         # the table of what is there
 
 Every run is a command line of seqexp on data=tatoeba (conf/data/tatoeba.yaml says where that is looked for).
@@ -55,11 +55,11 @@ def seqexp(*words: str) -> str:
     return done.stdout
 
 
-def run_job(label: str) -> None:
+def run_job(label: str, threads: int | None) -> None:
     words = JOBS[label]
     name = f"nmt_study_{label}"
     before = set(Path("outputs/train", name).glob("*"))
-    seqexp("train", *words, f"name={name}")
+    seqexp("train", *words, f"name={name}", f"device.threads={threads or 'null'}")
     (folder,) = set(Path("outputs/train", name).glob("*")) - before
     judged = json.loads(seqexp("eval", f"run={folder}"))
     greedy = json.loads(seqexp("eval", f"run={folder}", "generation.beam_size=1"))
@@ -110,18 +110,8 @@ def load(label: str) -> dict[str, Any] | None:
 
 def report() -> None:
     """The tables of what is there."""
-    header = [
-        "run",
-        "parameters",
-        "minutes",
-        "steps",
-        "val/loss",
-        "BLEU",
-        "greedy",
-        "chrF",
-        "TER",
-        "BLEU, unseen",
-    ]
+    header = ["run", "parameters", "minutes", "threads", "steps", "val/loss", "BLEU", "greedy", "chrF", "TER"]
+    header.append("BLEU, unseen")
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     signature = ""
     translations = []
@@ -132,7 +122,8 @@ def report() -> None:
         metrics = {key.partition("/")[2]: value for key, value in result["test"]["metrics"].items()}
         scores = [metrics["bleu"], result["test_greedy"]["test/bleu"], metrics["chrf"], metrics["ter"]]
         scores.append(metrics["bleu_unseen"])
-        cells = [label, f"{result['parameters']:,}", f"{result['minutes']:.0f}", f"{result['steps']:,}"]
+        cells = [label, f"{result['parameters']:,}", f"{result['minutes']:.0f}", str(result["threads"])]
+        cells.append(f"{result['steps']:,}")
         cells += [f"{result['best']['best']:.3f}", *(f"{score:.2f}" for score in scores)]
         lines.append(" | ".join(cells))
         signature = result["test"]["translation"]["scores"]["bleu"]["signature"]
@@ -150,11 +141,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("labels", nargs="*", metavar="label", help="all that are missing, if none is named")
+    parser.add_argument("--threads", type=int, help="all cores, if not given; the table says how many")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     for label in [] if options.report else options.labels or JOBS:
         if load(label) is None:
-            run_job(label)
+            run_job(label, options.threads)
     report()
 
 

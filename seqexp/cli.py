@@ -30,6 +30,7 @@ examples:
   seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value
   seqexp eval run=latest
   seqexp generate run=latest prompt="The door opened and"
+  seqexp train model=nmt data=phrasebook         translation; then: generate text="She is reading a book."
 
 more:
   seqexp <command> --help       choices and settings of a command
@@ -118,6 +119,11 @@ def _dispatch(arguments: list[str]) -> int:
             f"there is no command {command!r}; there are {', '.join(COMMANDS)}." + suggest(command, COMMANDS)
         )
     rest = [word for i, word in enumerate(arguments) if i != place]
+    for word in rest:
+        if re.search("[\ud800-\udfff]", word):  # what Python makes of bytes that are no text
+            raise UserError(
+                f"{word[:60]!a} is not UTF-8 text; check the encoding of your terminal or script."
+            )
     sys.argv = [f"seqexp {command}", *flags_first(rest)]
     import_module(f"seqexp.commands.{command}").main()
     return 0

@@ -31,6 +31,7 @@ ORIGINAL_DATA = os.environ.get("SEQEXP_DATA")
 # A model and a run that train in about a second.
 TINY = (
     "debug=fast",
+    "data.seq_len=16",
     "model.n_layer=2",
     "model.n_head=2",
     "model.n_embd=32",
@@ -170,3 +171,55 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path, book:
     assert ran.code == 0, ran.err
     (folder,) = (place / "outputs" / "train" / "tiny").iterdir()
     return folder
+
+
+# Translation models that train in a second on `make_pairs`.
+TINY_NMT = (
+    "debug=fast", "data=parallel", "tokenizer=word", "model=nmt", "model.n_embd=16", "model.hidden_size=16",
+    "scheduler=constant", "optimizer.lr=1e-2", "device=cpu", "device.threads=1", "device.precision=fp32",
+)  # fmt: skip
+TINY_TRANSFORMER = (
+    "debug=fast", "data=parallel", "tokenizer=word", "model=transformer", "model.n_layer=1",
+    "model.n_embd=32", "model.n_head=2", "model.ffn_size=64", "model.dropout=0", "device=cpu",
+    "device.threads=1", "device.precision=fp32",
+)  # fmt: skip
+
+
+def make_pairs() -> list[tuple[str, str]]:
+    """Sentences of the phrasebook; some with two translations, some targets with two sources."""
+    from seqexp.data.phrasebook import phrasebook
+
+    book = list(phrasebook()[:130])
+    twice = [(source, f"{target} Bien sûr !") for source, target in book[:20]]
+    return [*book, *twice, *((f"Well: {source}", target) for source, target in book[:60])]
+
+
+def write_pairs(file: Path, pairs: list[tuple[str, str]]) -> Path:
+    """A file of lines with source, tab, target."""
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
+    return file
+
+
+def _translation_run(place: Path, cache: Path, *words: str) -> Path:
+    pairs = write_pairs(place / "pairs.tsv", make_pairs())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _stand_clean(monkeypatch, cache, place)
+        ran = _main("train", *words, f"data.path={pairs}", "name=tiny")
+    assert ran.code == 0, ran.err
+    (folder,) = (place / "outputs" / "train" / "tiny").iterdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nmt_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The folder of a finished run of ten steps on `make_pairs`; tests must not change it."""
+    return _translation_run(tmp_path_factory.mktemp("nmt_run"), cache_folder, *TINY_NMT)
+
+
+@pytest.fixture(scope="session")
+def transformer_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The same with a Transformer; three checkpoints are kept, and the one of the highest BLEU."""
+    words = ("trainer.eval_every=2", "trainer.keep_last=3", "trainer.monitor=val/bleu")
+    return _translation_run(
+        tmp_path_factory.mktemp("transformer_run"), cache_folder, *TINY_TRANSFORMER, *words
+    )

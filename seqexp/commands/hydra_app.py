@@ -188,6 +188,12 @@ def translate(error: BaseException) -> UserError:
     if found:
         wanted = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
         return UserError(f"{found[1]}={found[2]} is not {wanted}.")
+    found = re.search(r"Interpolation key '([^']+)' not found", text + inner)
+    if found:
+        return UserError(
+            f"these choices do not go together: one of them needs {found[1]}, which the others do not have "
+            "(a language model and sentences to translate, for instance); change model= or data=."
+        )
     found = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text + inner)
     if found:
         key = re.search(r"full_key: (\S+)", text + inner)

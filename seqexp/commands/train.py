@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 # What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
 # numbers mean.
-RESUMABLE = ("trainer.", "optimizer.", "scheduler.", "device.", "generation.", "data.path")
+RESUMABLE = (
+    "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "data.path", "data.source_path",
+    "data.target_path",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -164,9 +167,10 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     from seqexp.training.loop import Trainer
 
     fingerprint = config.fingerprint()
-    if getattr(config.data, "path", None):
-        # Later commands may be typed in another folder.
-        config.data.path = str(Path(config.data.path).expanduser().absolute())
+    for key in ("path", "source_path", "target_path"):
+        if getattr(config.data, key, None):
+            # Later commands may be typed in another folder.
+            setattr(config.data, key, str(Path(getattr(config.data, key)).expanduser().absolute()))
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     device = set_up_device(config.device, config)

@@ -1,6 +1,7 @@
 """Options of the models."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from omegaconf import II, MISSING
 
@@ -37,6 +38,8 @@ def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
 class GPTConfig:
     """A decoder-only Transformer; `max_len` is the window in tokens (the block size)."""
 
+    TASKS: ClassVar = ("language_modeling", "parity")
+
     name: str = "gpt"
     n_layer: int = 4
     n_head: int = 4
@@ -60,6 +63,8 @@ class GPTConfig:
 @dataclass
 class RecurrentConfig:
     """What all recurrent networks have. `n_embd` 0 means no embedding: bits are numbers, tokens one-hot."""
+
+    TASKS: ClassVar = ("language_modeling", "parity")
 
     name: str = MISSING
     hidden_size: int = 256
@@ -105,6 +110,8 @@ class LSTMConfig(RecurrentConfig):
 class NMTConfig:
     """Recurrent encoder and decoder with attention; `attention_size` is that of concat and bahdanau."""
 
+    TASKS: ClassVar = ("translation",)
+
     name: str = "nmt"
     cell: str = "gru"
     n_embd: int = 256
@@ -144,6 +151,8 @@ class NMTConfig:
 @dataclass
 class TransformerConfig:
     """Encoder and decoder of `n_layer` blocks each; `max_len` matters to learned positions alone."""
+
+    TASKS: ClassVar = ("translation",)
 
     name: str = "transformer"
     n_layer: int = 3

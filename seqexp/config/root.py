@@ -69,6 +69,15 @@ class TrainConfig:
             f"task={self.task.name} does not go with data={self.data.name}; use task={tasks[0]}.",
         )
         check_rule(
+            self.task.name in getattr(self.model, "TASKS", (self.task.name,)),
+            f"model={self.model.name} cannot do task={self.task.name}, which data={self.data.name} is for; "
+            + (
+                "use model=nmt or model=transformer."
+                if self.task.name == "translation"
+                else "use model=gpt, rnn, lstm or gru; or translate, with data=tatoeba or data=phrasebook."
+            ),
+        )
+        check_rule(
             self.tokenizer.name not in getattr(self.data, "OTHER_TOKENIZERS", ()),
             f"tokenizer={self.tokenizer.name} cannot read data={self.data.name}; leave tokenizer= out.",
         )

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -78,8 +79,8 @@ def encode_side(corpus: PairCorpus, tokenizer: Tokenizer, side: int) -> Sentence
             found = Sentences(saved["ids"], saved["offsets"])
         if len(found.offsets) == len(corpus.pairs) + 1 and found.offsets[-1] == len(found.ids):
             return found
-    except (OSError, ValueError, KeyError):
-        pass
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
+        pass  # not there, or damaged
     progress = tqdm(
         corpus.pairs, desc="encoding", unit="pair", unit_scale=True, delay=1, leave=False, disable=None
     )

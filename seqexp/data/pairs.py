@@ -1,8 +1,11 @@
 """Pairs of sentences, source and target, from a file of two columns, a zip of one, or two files."""
 
+import codecs
 import hashlib
 import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,8 @@ Pair = tuple[str, str]
 # More than this is not unpacked from a zip: the file may come from a stranger.
 LARGEST_UNPACKED_BYTES = 4_000_000_000
 SUFFIXES = (".zip", ".txt", ".tsv")
+# What a file, or a damaged zip, may raise.
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -121,10 +126,12 @@ def _corpus(
 def _lines(file: Path, encoding: str | None) -> list[str]:
     try:
         data = _unpacked(file) if zipfile.is_zipfile(file) else file.read_bytes()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file} cannot be read ({error}).") from error
     try:
-        text = data.decode(encoding or "utf-8-sig")
+        chosen = encoding or "utf-8"
+        # A byte order mark is no part of the text.
+        text = data.decode("utf-8-sig" if codecs.lookup(chosen).name == "utf-8" else chosen)
     except (UnicodeError, LookupError) as error:
         raise UserError(
             f"{file} is not {encoding or 'UTF-8'} text ({error}); give its encoding as data.encoding=."

@@ -34,6 +34,9 @@ def divide(pairs: list[Pair], split: str) -> dict[str, list[int]]:
     With ``source``, all translations of a sentence are in the same part: a tenth of the sentences is the test
     part. With ``random``, a fifth of the pairs is, as in the course. The development part has 2,000
     sentences, of small corpora a tenth.
+
+    Raises:
+        UserError: nothing is left for one of them.
     """
     units = (
         list(dict.fromkeys(source for source, _ in pairs)) if split == "source" else list(range(len(pairs)))
@@ -46,6 +49,11 @@ def divide(pairs: list[Pair], split: str) -> dict[str, list[int]]:
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for number, (source, _) in enumerate(pairs):
         parts[part_of.get(source if split == "source" else number, "train")].append(number)
+    if not all(parts.values()):
+        raise UserError(
+            f"{len(units)} different sentences cannot be divided into three parts; give more, or, where the "
+            "same source stands in many pairs, use data.split=random."
+        )
     return parts
 
 

@@ -94,6 +94,7 @@ class BeamSearch:
     def _log_probabilities(self, logits: Tensor, history: Tensor, full: Tensor) -> Tensor:
         """(R, V), minus infinity for what may not follow; what may is not made more likely by that."""
         logp = logits.log_softmax(dim=-1)
+        ends = logp[:, self.end].clone()
         if self.never:
             logp[:, self.never] = -math.inf
         if history.shape[1] < self.config.min_length:
@@ -101,11 +102,14 @@ class BeamSearch:
         if self.config.no_repeat_ngram:
             for row, banned in enumerate(repeating(history.tolist(), self.config.no_repeat_ngram)):
                 logp[row, banned] = -math.inf
+            # Where every word would repeat something, only the end is left, however short the translation is.
+            stuck = logp.max(dim=1).values == -math.inf
+            logp[:, self.end] = torch.where(stuck, ends, logp[:, self.end])
         if bool(full.any()):
             # At its greatest length a translation can only end.
             full = full.repeat_interleave(len(logp) // len(full))
             forced = torch.full_like(logp, -math.inf)
-            forced[:, self.end] = logits.log_softmax(dim=-1)[:, self.end]
+            forced[:, self.end] = ends
             logp = torch.where(full[:, None], forced, logp)
         return logp
 

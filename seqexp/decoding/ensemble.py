@@ -19,8 +19,17 @@ class EnsembleState:
 class Ensemble:
     """The mean of the models' probabilities, for each token; the models share their vocabularies."""
 
+    training = False  # as evaluation asks of a model
+
     def __init__(self, models: list[Any]) -> None:
         self.models = models
+
+    def eval(self) -> None:
+        for model in self.models:
+            model.eval()
+
+    def train(self, mode: bool) -> None:
+        assert not mode, "an ensemble is not trained"
 
     @property
     def shows_attention(self) -> bool:

@@ -45,6 +45,8 @@ def generate_texts(
     rows = torch.tensor([ids] * config.num_samples, device=device)
     written: list[list[int]] = [[] for _ in range(config.num_samples)]
     texts = [""] * config.num_samples
+    # Decoded with the prompt: whether a word begins with a space may depend on what stands before it.
+    begun = len(tokenizer.decode(ids))
     ended = [False] * config.num_samples
     drawn = sample(
         model,
@@ -64,7 +66,7 @@ def generate_texts(
                 ended[row] = True
                 continue
             written[row].append(token)
-            text = tokenizer.decode(written[row])
+            text = tokenizer.decode([*ids, *written[row]])[begun:]
             if config.stop and config.stop in text:
                 text, ended[row] = text[: text.index(config.stop)], True
             texts[row] = text

@@ -48,14 +48,19 @@ class DotAttention(Attention):
 
 
 class GeneralAttention(Attention):
-    """score = h_t · W_a m_s (Luong et al. 2015, eq. 8, general)."""
+    """score = h_t · W_a m_s (Luong et al. 2015, eq. 8, general).
+
+    W_a is `W.weight` / sqrt(H): without that, Adam's equal steps for all its elements add up to scores that
+    saturate the softmax before anything is aligned, and the weights stay where they then are.
+    """
 
     def __init__(self, query_size: int, memory_size: int) -> None:
         super().__init__()
         self.W = nn.Linear(memory_size, query_size, bias=False)
+        self.scale = query_size**-0.5
 
     def keys(self, memory: Tensor) -> Tensor:
-        projected: Tensor = self.W(memory)
+        projected: Tensor = self.W(memory) * self.scale
         return projected
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:

@@ -65,13 +65,14 @@ class RecurrentLayer(nn.Module):
         if self.cell == "gru":
             hidden = GRURecurrence.apply(x, state[0], W_ih, W_hh, b_ih, b_hh, _product_dtype(x))
         else:
-            hidden = VanillaRecurrence.apply(x, state[0], W_ih, W_hh, b_ih + b_hh, "tanh")
+            with torch.autocast(x.device.type, enabled=False):
+                hidden = VanillaRecurrence.apply(x, state[0], W_ih, W_hh, b_ih + b_hh, "tanh")
         return hidden, (hidden[:, -1],)
 
     def gates(self, x: Tensor) -> Tensor:
         """What the inputs add to the gates, for `step`: x (..., D') with the first D' columns of W_ih."""
         W_ih, _, b_ih, _ = self.weights
-        return F.linear(x, W_ih[:, : x.shape[-1]], b_ih).float()
+        return _in_full(F.linear(x, W_ih[:, : x.shape[-1]], b_ih))
 
     def step(self, gates: Tensor, state: State, product: StepLinear) -> State:
         """One step, from `gates` (R, G) of its inputs; `product` is that with W_hh."""
@@ -94,6 +95,11 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     """The precision of matrix products here: that of autocast, where it is on."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """x in fp32, or what it is in if that is more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
@@ -185,7 +191,8 @@ class NMT(nn.Module):
             self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)
         self.head = nn.Linear(hidden_size, target_vocab_size, bias=not tie_embeddings)
         for embedding in (self.source_embedding, self.target_embedding):
-            nn.init.normal_(embedding.weight, std=n_embd**-0.5)
+            # As large as the states: small ones cost the first epoch. An output layer must begin small.
+            nn.init.normal_(embedding.weight, std=n_embd**-0.5 if tie_embeddings else 1.0)
         if tie_embeddings:
             self.head.weight = self.target_embedding.weight
             if joint_vocabulary:
@@ -211,7 +218,7 @@ class NMT(nn.Module):
             x = self._drop(x) if number else x
             x, last = self._encode_layer(layer, x, lengths)
             bridge = self.bridge[number]
-            parts = [project(part).float() for project, part in zip(bridge, last, strict=True)]
+            parts = [_in_full(project(part)) for project, part in zip(bridge, last, strict=True)]
             first.append((parts[0].tanh(), *parts[1:]))
         if self.reverse_source:
             x = reverse(x, lengths)
@@ -263,7 +270,7 @@ class NMT(nn.Module):
         for number, layer in enumerate(self.decoder):
             x = self._drop(x) if number else x
             x, last = layer(x, state.layers[number])
-            layers.append(last)
+            layers.append(tuple(_in_full(part) for part in last))
         combined, weights = self._attend(x, state.memory)
         return combined, replace(state, layers=layers, attention=weights)
 

@@ -55,6 +55,6 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) ->
         return _SmoothedCrossEntropy.apply(logits, targets, smoothing)
     logp = logits.float().log_softmax(dim=-1)
     nll = F.nll_loss(logp, targets, reduction="sum")
-    if not smoothing or not torch.is_grad_enabled():
+    if not smoothing:
         return nll, nll.detach()
     return (1 - smoothing) * nll - smoothing * logp.mean(dim=-1).sum(), nll.detach()

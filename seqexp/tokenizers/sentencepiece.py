@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 BOUNDARY, UNKNOWN = 0, 1
 SPACE = "▁"  # SentencePiece's own sign for a space
 
+# Longer lines are learnt from in pieces: SentencePiece would leave out those of more than 2^16 bytes.
+LONGEST_LINE = 4096
 # Of a longer text a sample is enough to learn subwords from, and quicker: so many characters of it.
 ENOUGH_CHARACTERS = 4_000_000
 # A saved model larger than this is none of ours (a vocabulary of 200,000 takes five megabytes).
@@ -28,7 +30,8 @@ LARGEST_MODEL_BYTES = 50_000_000
 class SentencePieceTokenizer(Tokenizer):
     """Token 0 is the boundary, 1 unknown (never needed with byte fallback), then the pieces.
 
-    Spaces and line ends are kept as they are, so that decoding gives the text back, unless normalised.
+    Spaces and line ends are kept as they are, so that decoding gives the text back, unless normalised; but a
+    ``▁`` in the text comes back as a space.
     """
 
     name = "sentencepiece"
@@ -50,7 +53,12 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             UserError: the text is too small for this many pieces.
         """
-        lines = [line for text in texts for line in text.split("\n") if line]
+        lines = [
+            line[start : start + LONGEST_LINE]
+            for text in texts
+            for line in text.split("\n")
+            for start in range(0, len(line), LONGEST_LINE)
+        ]
         if sum(map(len, lines)) > ENOUGH_CHARACTERS:
             lines = _sample(lines, ENOUGH_CHARACTERS)
         model = io.BytesIO()
@@ -74,9 +82,12 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
+            advice = "lower tokenizer.vocab_size, or give more text"
+            if "smaller than required" in str(error):
+                advice = "raise tokenizer.vocab_size: each character needs a piece"
             raise UserError(
                 f"SentencePiece cannot make tokenizer.vocab_size={config.vocab_size} pieces of this text "
-                f"({_reason(error)}); lower tokenizer.vocab_size, or give more text."
+                f"({_reason(error)}); {advice}."
             ) from error
         return cls(model.getvalue())
 
@@ -123,12 +134,14 @@ class SentencePieceTokenizer(Tokenizer):
     def from_state(cls, state: dict[str, Any]) -> Self:
         model = state.get("model")
         try:
-            if not isinstance(model, str) or len(model) > LARGEST_MODEL_BYTES:
+            if not isinstance(model, str) or not 0 < len(model) <= LARGEST_MODEL_BYTES:
                 raise ValueError("no model, or too large a one")
             tokenizer = cls(base64.b64decode(model, validate=True))
             if tokenizer.vocab_size < 3 or tokenizer._processor.unk_id() != UNKNOWN:
                 raise ValueError("not a model of seqexp")
-        except (ValueError, RuntimeError) as error:
+            for number in range(tokenizer.vocab_size):
+                tokenizer.piece(number)  # raises where a piece is no UTF-8
+        except (ValueError, RuntimeError, IndexError) as error:
             raise UserError(f"the saved sentencepiece tokenizer is damaged ({_reason(error)}).") from error
         return tokenizer
 

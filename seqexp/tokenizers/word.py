@@ -3,7 +3,7 @@
 Whether a space stands before a token is known from the token itself. The usual case is not written down:
 a word has a space before it, a sign has none; at the start of a line, and after an apostrophe, a hyphen or
 an opening bracket, a word has none either. What is not usual carries a mark: ``▁?`` is a question mark with
-a space before it, as in French, and ``￭km`` a word without one, as in "5 000￭km".
+a space before it, as in French, and ``￭C`` a word without one, as in "20°C".
 """
 
 import re

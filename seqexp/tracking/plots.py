@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,10 @@ def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
 def save(figure: "Figure", target: Path) -> bytes:
     """Write the figure as a PNG and return the bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings():
+        # Signs that the font does not have, in the words of any language, are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi=120)
     write_atomically(target, buffer.getvalue())
     return buffer.getvalue()
 
@@ -196,7 +200,7 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(source)), [_label(piece) for piece in source], rotation=60, ha="left")
     axes.set_yticks(range(len(target)), [_label(piece) for piece in target])
-    axes.set_xlabel(title)
+    axes.set_xlabel(_label(title))
     figure.colorbar(image, ax=axes, pad=0.02, label="weight")
     return figure
 

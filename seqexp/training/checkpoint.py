@@ -130,13 +130,13 @@ class Checkpoints:
                 "train with trainer.keep_last=5."
             )
         log.info("average of the checkpoints at steps %s", ", ".join(steps))
-        *others, state = (self.load(step) for step in steps)
-        for name, weight in state["model"].items():
+        states = [self.load(step) for step in steps]
+        last = states[-1]
+        for name, weight in last["model"].items():
             if weight.is_floating_point():
-                for other in others:
-                    weight += other["model"][name]
-                weight /= len(steps)
-        return state
+                # Not in place: tied weights are one tensor under several names.
+                last["model"][name] = torch.stack([state["model"][name] for state in states]).mean(dim=0)
+        return last
 
 
 def random_state() -> dict[str, Any]:
