@@ -75,7 +75,7 @@ class Markov:
 SIZES = {"source_vocab_size": 5, "target_vocab_size": V}
 MODELS: dict[str, Callable[[], Any]] = {
     "nmt": lambda: make_nmt(**SIZES, attention="general"),
-    "bahdanau": lambda: make_nmt(**SIZES, attention="bahdanau", cell="lstm", input_feeding=False),
+    "bahdanau": lambda: make_nmt(**SIZES, seed=3, attention="bahdanau", cell="lstm", input_feeding=False),
     "transformer": lambda: make_transformer(**SIZES, positions="rotary"),
     "markov": lambda: Markov(0),
 }
@@ -186,6 +186,17 @@ def test_what_must_not_be_written_is_not(name: str) -> None:
     same(found, ranked(model, SOURCES[0], 5, allowed=lambda seq: 2 not in seq))
 
 
+def test_a_sure_translation_is_not_lost_to_poor_ones() -> None:
+    """At each step the right token has 0.99 and the end nearly all of the rest: poor ones fill the beam."""
+    model = Markov(0, vocab_size=5, spread=0.0)
+    right = [2, 3, 4, 2, 3, 4, 2]
+    model.logits[..., END] = math.log(100)
+    for place, token in enumerate([*right, END]):
+        model.logits[:, place, :, token] = math.log(10_000)
+    (found,) = search(model, SOURCES[:1], [20], beam_size=5)
+    assert found[0].tokens == right
+
+
 def test_a_sentence_always_gets_a_translation() -> None:
     """Where each word would repeat one, the end is written before `min_length` says so."""
     model = Markov(3)
@@ -227,10 +238,15 @@ def plain_beam(
     logp: Callable[[list[int]], list[float]], k: int, n_best: int, longest: int, least: int,
     penalty: Callable[[int], float],
 ) -> list[tuple[float, float, list[int]]]:  # fmt: skip
-    """One sentence: what ends among the k best of a step is kept, the k best others go on, until k ended."""
+    """One sentence: what ends among the k best of a step is kept, the k best others go on.
+
+    It stops when k have ended and none that goes on is better now than the `n_best` of them.
+    """
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     done: list[tuple[float, float, list[int]]] = []
-    while running and len(done) < k:
+    while running:
+        if len(done) >= k and running[0][0] / penalty(len(running[0][1])) <= sorted(done)[-n_best][0]:
+            break
         options = []
         for total, seq in running:
             for token, value in enumerate(logp(seq)):
@@ -249,7 +265,7 @@ def plain_beam(
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
 def test_a_narrow_beam_is_a_plain_one(beam_size: int, penalty: str) -> None:
-    """Over random Markov models; the plain beam never stops early, so stopping early must lose nothing."""
+    """Over random Markov models; the plain beam has no bound on what can be reached: it must lose nothing."""
     sources = [[0, 2], [1], [2, 2, 2], [3], [4, 0, 0]]
     longest = [6, 1, 9, 3, 20]
     for seed in range(12):

@@ -410,7 +410,7 @@ def test_a_stop_string_ends_the_text(run_main: Main, tiny_run: Path) -> None:
     [
         (("prompt=€5",), "'€'"),
         (("input=nothing.txt",), "input=nothing.txt cannot be read"),
-        (("prompt=a", "input=b"), "prompt= and input= were both given"),
+        (("prompt=a", "input=b"), "prompt= and input= were given together"),
         (("prompt=The", "output=no/such/folder.txt"), "output=no/such/folder.txt cannot be written"),
     ],
 )

@@ -253,9 +253,10 @@ def test_bf16_products_keep_full_states(options: dict[str, Any]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough = model(source, lengths, inputs)
         state = model.step(inputs, model.start((source, lengths)))[1]
-    if options["cell"] != "lstm" or options["input_feeding"] or options["attention"] == "bahdanau":
-        assert {part.dtype for layer in state.layers for part in layer} == {torch.float32}
-    assert (rough - exact).abs().max() < 0.15
+    assert {part.dtype for layer in state.layers for part in layer} == {torch.float32}
+    # A position may fall just inside the window of local_p or just outside.
+    assert (rough - exact).abs().max() < (0.5 if options["attention"] == "local_p" else 0.15)
+    assert (rough - exact).abs().mean() < 0.03
     ours, theirs = (
         torch.cat([g.flatten() for g in gradients(out.float().square().sum(), model)])
         for out in (rough, exact)

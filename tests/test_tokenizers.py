@@ -370,10 +370,11 @@ def test_language_models_of_words_and_subwords(run_main: Main, book: Path, words
     assert result["tokens"] < result["characters"]
     bits = metrics["val/loss"] * result["tokens"] / math.log(2) / result["characters"]
     assert metrics["val/bits_per_char"] == pytest.approx(bits)
-    for prompt in ("The old house", "Zoë asked"):
+    for prompt in ("The old house", "Zoë asked", "The "):
         ran = run_main("generate", f"prompt={prompt}", "generation.max_new_tokens=30", "device.threads=1")
         assert ran.code == 0, ran.err
         assert ran.out.startswith(prompt)
         if "tokenizer=word" in words:
             # What follows is a word of its own.
             assert list(split_words(ran.out))[: len(prompt.split())] == prompt.split()
+            assert not ran.out.startswith("The  ")

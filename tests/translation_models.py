@@ -27,8 +27,8 @@ def wild(model: nn.Module, dtype: torch.dtype = torch.float64) -> Any:
     return model.to(dtype).eval()
 
 
-def make_nmt(dtype: torch.dtype = torch.float64, **options: Any) -> NMT:
-    torch.manual_seed(2)
+def make_nmt(dtype: torch.dtype = torch.float64, seed: int = 2, **options: Any) -> NMT:
+    torch.manual_seed(seed)
     options = {
         "n_embd": 6, "hidden_size": 6, "n_layer": 2, "attention_size": 5, "window": 2,
         "bidirectional": options.get("attention") != "dot", **options,

@@ -45,9 +45,9 @@ class BeamSearch:
         """The `n_best` translations of each sentence, best first.
 
         `context` is what the model starts from, `lengths` the real tokens of the sources, `longest` the most
-        tokens that each translation may have: after these only the end can follow. A sentence is done
-        when `beam_size` of its hypotheses have ended, or when no running one can pass the best that have; it
-        then leaves the batch.
+        tokens that each translation may have: after these only the end can follow. A sentence is done when
+        no running hypothesis can pass the best that have ended, or, once `beam_size` of them have, when none
+        that runs is better than these now; it then leaves the batch.
         """
         state = self.model.start(context)
         finished: list[list[Hypothesis]] = [[] for _ in longest]
@@ -74,7 +74,7 @@ class BeamSearch:
             tops = totals[:, 0].tolist()
             stay = [
                 place for place, number in enumerate(active)
-                if not self._done(finished[number], tops[place], longest[number])
+                if not self._done(finished[number], tops[place], written + 1, longest[number])
             ]  # fmt: skip
             kept = torch.tensor(stay, dtype=torch.int64, device=device)
             width = len(history) // len(active)
@@ -143,13 +143,16 @@ class BeamSearch:
                     score += float(wu_coverage(attention.sum(dim=0), self.config.coverage_penalty))
             finished[active[place]].append(Hypothesis(history[row].tolist(), total, score, attention))
 
-    def _done(self, finished: list[Hypothesis], top: float, longest: int) -> bool:
-        if top == -math.inf or len(finished) >= self.size:
+    def _done(self, finished: list[Hypothesis], top: float, written: int, longest: int) -> bool:
+        """`top` is the log-probability of the best hypothesis that goes on, of `written` tokens."""
+        if top == -math.inf:
             return True
         if len(finished) < self.config.n_best:
             return False
-        # A total only falls, the penalty is greatest at the greatest length, and coverage never adds.
-        reachable = top / max(self.length_penalty(longest + 1), 1e-9)
+        # A total only falls, the penalty is greatest at the greatest length, and coverage never adds. With
+        # enough hypotheses it is judged by what it is now: beside a sure translation, poor ones end early.
+        enough = len(finished) >= self.size
+        reachable = top / self.length_penalty(written if enough else longest + 1)
         return sorted(h.score for h in finished)[-self.config.n_best] >= reachable
 
 

@@ -25,6 +25,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
             "Write it without them, or train with tokenizer=byte."
         )
     ids: list[int] = tokenizer.encode(prompt).tolist()
+    if prompt.endswith(" ") and ids[-1:] == [tokenizer.unknown_id]:
+        ids.pop()  # to a tokenizer of words a space at the end belongs to the word that follows
     return ids or [tokenizer.boundary_id]
 
 
@@ -66,7 +68,8 @@ def generate_texts(
                 ended[row] = True
                 continue
             written[row].append(token)
-            text = tokenizer.decode([*ids, *written[row]])[begun:]
+            text = tokenizer.decode([*ids, *written[row]])
+            text = text[len(prompt) if text.startswith(prompt) else begun :]
             if config.stop and config.stop in text:
                 text, ended[row] = text[: text.index(config.stop)], True
             texts[row] = text
