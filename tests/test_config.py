@@ -62,6 +62,10 @@ def test_every_option_composes(option: str) -> None:
         words.append("data.path=somewhere")
     if option == "data/parity":
         words.append("model=rnn")  # a GPT is judged on fewer lengths
+    if option == "data/parallel":
+        words.append("data.path=somewhere")
+    if option in ("model/nmt", "model/transformer", "task/translation"):
+        words.append("data=tatoeba")
     if name in ("parity", "bits") and group != "data":
         words.append("data=parity")
     if group == "pair":

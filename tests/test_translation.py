@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sacrebleu
 import torch
+import yaml
 from conftest import TINY_NMT, TINY_TRANSFORMER, Ran, make_pairs, write_pairs
 
 from seqexp.commands.build import load_trained_run
@@ -375,3 +376,20 @@ def test_an_ensemble_of_other_tokenizers_is_refused(run_main: Main, nmt_run: Pat
     ran = run_main("eval", f"run={nmt_run}", f"ensemble=[{other}]", *GREEDY)
     assert ran.code == 2
     assert "has other tokenizers than" in ran.err.splitlines()[-1]
+
+
+def test_a_sweep_over_the_files_of_a_folder(run_main: Callable[..., Ran]) -> None:
+    """The rows of Luong's table are one sweep; Hydra's own glob would find nothing in a folder of a group."""
+    ran = run_main(
+        "train", "-m", "experiment=glob(nmt/luong/d*)", "data=phrasebook", "tokenizer.vocab_size=500",
+        "model.hidden_size=8", "model.n_embd=8", "trainer.max_minutes=null", "trainer.max_steps=1",
+        "trainer.sample_tokens=0", "task.bleu=false", "sweep.name=rows",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    jobs = sorted(Path("outputs/sweeps/rows").glob("*/config.yaml"))
+    configs = [yaml.safe_load(job.read_text())["model"] for job in jobs]
+    rows = [(model["attention"], model["reverse_source"], model["dropout"]) for model in configs]
+    assert rows == [("dot", True, 0.2), ("none", True, 0.2)]  # dot, dropout
+    ran = run_main("train", "-m", "experiment=glob(nmt/nothing/*)")
+    assert ran.code == 2
+    assert "names no option" in ran.err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
-from seqexp.commands.translate import Line, split_lines, translate
+from seqexp.commands.translate import Line, hand_out, split_lines, translate
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
 
@@ -191,12 +191,7 @@ def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:
             f"----- sample {number} of {len(samples)} -----\n{text}\n"
             for number, text in enumerate(samples, start=1)
         )
-    if config.output:
-        Path(config.output).expanduser().write_text(product, encoding="utf-8")
-        print(f"written to {config.output}", file=sys.stderr)
-    else:
-        sys.stdout.write(product)
-        sys.stdout.flush()
+    hand_out(product, config.output)
     return samples
 
 

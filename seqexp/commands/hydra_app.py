@@ -15,6 +15,7 @@ import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -129,12 +130,29 @@ def _for_each_job(words: list[str]) -> list[str]:
     changed = []
     for word in words:
         key, _, value = word.partition("=")
+        if value.startswith("glob("):
+            word = _expanded(key, parser.parse_override(word))
         setting = re.fullmatch(r"[a-z_]+\.[\w.]+", key) and not key.startswith(("hydra.", "sweep."))
         # Hydra's choice() takes every kind of value but null.
         if setting and value != "null" and not parser.parse_override(word).is_sweep_override():
             word = f"{key}=choice({value})"
         changed.append(word)
     return changed
+
+
+def _expanded(group: str, override: Override) -> str:
+    """``experiment=glob(nmt/luong/*)`` with the options it names; Hydra's own glob knows no folders.
+
+    Raises:
+        UserError: it names none.
+    """
+    names = _yaml_names(group)
+    pattern = override.value()
+    found: list[str] = pattern.filter(names) if isinstance(pattern, Glob) else []
+    if not found:
+        near = ", ".join(_near(override.input_line.partition("(")[2], names))
+        raise UserError(f"{override.input_line} names no option; there are {near}.")
+    return f"{group}={','.join(found)}"
 
 
 @contextlib.contextmanager
@@ -225,7 +243,16 @@ def _unknown_option(path: str, text: str) -> UserError:
     names = _yaml_names(group)
     if not names:
         return UserError(text.splitlines()[0])
-    return UserError(f"{group}={option} is not known; there are {', '.join(names)}." + suggest(option, names))
+    return UserError(
+        f"{group}={option} is not known; there are {', '.join(_near(option, names))}." + suggest(option, names)
+    )
+
+
+def _near(option: str, names: list[str]) -> list[str]:
+    """The options in the folder that was named; else all, each folder as one."""
+    folder = option.rpartition("/")[0]
+    same = [name for name in names if folder and name.startswith(f"{folder}/")]
+    return same or list(dict.fromkeys(re.sub(r"/.*", "/…", name) for name in names))
 
 
 def _unnamed_option() -> UserError:

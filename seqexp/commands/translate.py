@@ -113,14 +113,18 @@ def _translate_lines(
         print(f"line {number}: {note}", file=sys.stderr)
     if len(notes) > MOST_NOTES:
         print(f"{len(notes) - MOST_NOTES} more lines with notes: {record}", file=sys.stderr)
-    text = "".join(f"{product}\n" for product in products)
-    if config.output:
-        Path(config.output).expanduser().write_text(text, encoding="utf-8")
-        print(f"written to {config.output}", file=sys.stderr)
+    hand_out("".join(f"{product}\n" for product in products), config.output)
+    return products
+
+
+def hand_out(text: str, output: str | None) -> None:
+    """Write what was made to the file named, or else to standard output."""
+    if output:
+        Path(output).expanduser().write_text(text, encoding="utf-8")
+        print(f"written to {output}", file=sys.stderr)
     else:
         sys.stdout.write(text)
         sys.stdout.flush()
-    return products
 
 
 def _converse(translator: "Translator", config: GenerateConfig, folder: "RunFolder") -> int:

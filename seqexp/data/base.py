@@ -20,6 +20,25 @@ class View:
     main: bool = True
 
 
+class FixedData:
+    """What a data set has for a training that changes nothing about it, as a curriculum would."""
+
+    review_every = None
+
+    def review(self, loss: float) -> str | None:
+        del loss
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        del state
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
 class Data(Protocol):
     """A data set as the other rooms see it; `config` is its dataclass in `seqexp/config/data.py`."""
 

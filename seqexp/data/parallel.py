@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.data import OtherDataConfig, ParallelDataConfig
-from seqexp.data.base import View
+from seqexp.data.base import FixedData, View
 from seqexp.data.pair_batch import LengthBatches, PairBatch
 from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
@@ -72,7 +72,7 @@ class PairPart:
         )
 
 
-class ParallelData:
+class ParallelData(FixedData):
     """Pairs of a corpus in their parts. Validation reads a part whole, by length."""
 
     carries_state = False
@@ -228,23 +228,6 @@ class ParallelData:
         """What `eval` judges: the part as a whole."""
         del max_len
         return [View({}, self)], []
-
-    # Nothing about the pairs changes while a model is trained on them.
-
-    review_every = None
-
-    def review(self, loss: float) -> str | None:
-        del loss
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        del state
-
-    def metrics(self) -> dict[str, float]:
-        return {}
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""

@@ -14,7 +14,7 @@ import numpy as np
 from seqexp import registry
 from seqexp.config.data import OtherDataConfig, TextDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
-from seqexp.data.base import View
+from seqexp.data.base import FixedData, View
 from seqexp.data.batch import Batch
 from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
@@ -76,7 +76,7 @@ def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
     return Corpus(documents, origin)
 
 
-class TextData:
+class TextData(FixedData):
     """Windows of `config.seq_len` tokens of a corpus. Validation is whole and in order."""
 
     def __init__(
@@ -266,23 +266,6 @@ class TextData:
         """What `eval` judges: the part as a whole, whatever the model's window."""
         del max_len
         return [View({}, self)], []
-
-    # Nothing about text changes while a model is trained on it.
-
-    review_every = None
-
-    def review(self, loss: float) -> str | None:
-        del loss
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        del state
-
-    def metrics(self) -> dict[str, float]:
-        return {}
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""
