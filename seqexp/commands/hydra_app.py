@@ -243,9 +243,8 @@ def _unknown_option(path: str, text: str) -> UserError:
     names = _yaml_names(group)
     if not names:
         return UserError(text.splitlines()[0])
-    return UserError(
-        f"{group}={option} is not known; there are {', '.join(_near(option, names))}." + suggest(option, names)
-    )
+    near = ", ".join(_near(option, names))
+    return UserError(f"{group}={option} is not known; there are {near}." + suggest(option, names))
 
 
 def _near(option: str, names: list[str]) -> list[str]:
