@@ -150,8 +150,9 @@ def _expanded(group: str, override: Override) -> str:
     pattern = override.value()
     found: list[str] = pattern.filter(names) if isinstance(pattern, Glob) else []
     if not found:
-        near = ", ".join(_near(override.input_line.partition("(")[2], names))
-        raise UserError(f"{override.input_line} names no option; there are {near}.")
+        typed = str(override.input_line)
+        near = ", ".join(_near(typed.partition("(")[2], names))
+        raise UserError(f"{typed} names no option; there are {near}.")
     return f"{group}={','.join(found)}"
 
 

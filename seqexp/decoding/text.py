@@ -15,18 +15,17 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The tokens of a prompt; of an empty one, the boundary that begins a document.
 
     Raises:
-        UserError: the prompt holds characters that the model never saw.
+        UserError: the prompt holds characters, or words, that the model never saw.
     """
-    unknown = tokenizer.unknown_characters(prompt)
-    if unknown:
-        shown = ", ".join(f"{character!r}" for character in unknown[:10])
-        raise UserError(
-            f"the prompt holds characters that this model never saw in training: {shown}. "
-            "Write it without them, or train with tokenizer=byte."
-        )
     ids: list[int] = tokenizer.encode(prompt).tolist()
-    if prompt.endswith(" ") and ids[-1:] == [tokenizer.unknown_id]:
-        ids.pop()  # to a tokenizer of words a space at the end belongs to the word that follows
+    if tokenizer.unknown_characters(prompt):
+        parts = zip(tokenizer.pieces(prompt), ids, strict=True)
+        unknown = dict.fromkeys(piece for piece, number in parts if number == tokenizer.unknown_id)
+        shown = ", ".join(f"{piece!r}" for piece in list(unknown)[:10])
+        raise UserError(
+            f"the prompt holds what this model never saw in training: {shown}. Write it without, or train "
+            "with tokenizer=byte or tokenizer=sentencepiece."
+        )
     return ids or [tokenizer.boundary_id]
 
 

@@ -1,1 +1,1 @@
-"""How good a model is: whole-split metrics, and later BLEU and exams."""
+"""How good a model is: metrics of a whole split, BLEU and its like, what goes on inside; later exams."""

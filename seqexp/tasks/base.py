@@ -79,5 +79,8 @@ class Task(Protocol):
         seed: int,
         device: torch.device,
     ) -> Iterator[list[str]]:
-        """What `seqexp generate` writes, one text a sample, yielded again and again as they grow."""
+        """What `seqexp generate` writes, one text a sample, yielded again and again as they grow.
+
+        Not of translation: `seqexp/commands/translate.py` works sentence by sentence.
+        """
         ...

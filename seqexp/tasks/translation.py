@@ -1,8 +1,8 @@
 """Translation: write the target sentence of a source, token by token."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -96,7 +96,3 @@ class Translation(Task):
         translator = Translator(model, data.tokenizer, GREEDY, device, want_attention=True)
         found = {number: some[0] for number, some, _ in translator.translate([s for s, _ in pairs])}
         return pairs, [found[number] for number in range(len(pairs))]
-
-    def generate(self, *args: Any, **kwargs: Any) -> Iterator[list[str]]:
-        """Translations are made sentence by sentence, by `seqexp.commands.translate`."""
-        raise NotImplementedError
