@@ -26,6 +26,9 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
             f"the prompt holds what this model never saw in training: {shown}. Write it without, or train "
             "with tokenizer=byte or tokenizer=sentencepiece."
         )
+    # A space at the end that is no token by itself is left to the word that follows.
+    if ids and ids[-1] == tokenizer.unknown_id:
+        ids.pop()
     return ids or [tokenizer.boundary_id]
 
 
