@@ -1,4 +1,4 @@
-"""The runs behind docs/nmt.md: about four hours on two cores; it goes on where it was stopped.
+"""The runs behind docs/nmt.md: about four hours on two cores; it goes on, run by run.
 
     python scripts/nmt_study.py                  # what is missing, then the table
     python scripts/nmt_study.py gru transformer  # only these (--threads 1: on one core)
@@ -11,11 +11,13 @@ pictures in docs/images/.
 
 import argparse
 import json
-import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 OUT = DOCS / "nmt"
@@ -65,11 +67,10 @@ def run_job(label: str, threads: int | None) -> None:
     greedy = json.loads(seqexp("eval", f"run={folder}", "generation.beam_size=1"))
     (folder / "sentences.txt").write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
     written = seqexp("generate", f"run={folder}", f"input={folder / 'sentences.txt'}")
-    if "none" not in Path(folder, "config.yaml").read_text().partition("attention:")[2][:6]:
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if config["model"].get("attention") != "none":
         picture = DOCS / "images" / f"nmt_attention_{label}.png"
         seqexp("generate", f"run={folder}", f"text={ATTENTION}", f"attention={picture}")
-    if (folder / "plots" / "loss.png").is_file():
-        shutil.copy(folder / "plots" / "loss.png", folder / "loss.png")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((folder / "manifest.json").read_text())
     result = {
@@ -86,9 +87,9 @@ def run_job(label: str, threads: int | None) -> None:
             key: [[row["step"], row[key]] for row in rows if row.get(key) is not None]
             for key in ("val/loss", "val/bleu")
         },
-        "tokens_per_s": sorted(r["speed/tokens_per_s"] for r in rows if "speed/tokens_per_s" in r)[
-            len(rows) // 2 - 1
-        ],
+        "tokens_per_s": statistics.median(
+            row["speed/tokens_per_s"] for row in rows if "speed/tokens_per_s" in row
+        ),
         "test": {key: judged[key] for key in ("metrics", "translation")},
         "test_greedy": greedy["metrics"],
         "translations": list(map(list, zip(SENTENCES, written.splitlines(), strict=True))),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Notes about sentences that are printed; all are in result.json.
+MOST_NOTES = 10
+
 
 def main() -> None:
     run_app("eval", evaluate, run_name)
@@ -126,15 +129,18 @@ def judge_written(
     pairs = data.parts[split].pairs
     translator = Translator(model, trained.tokenizer, config.generation, trained.device.torch)
     hypotheses, notes = translate_sources(translator, pairs)
-    for note in notes[:10]:
+    for note in notes[:MOST_NOTES]:
         log.warning("NOTE: %s", note)
+    if len(notes) > MOST_NOTES:
+        log.warning("NOTE: %d more such notes in result.json", len(notes) - MOST_NOTES)
     texts = {"sources": [s for s, _ in pairs], "references": [t for _, t in pairs], "hypotheses": hypotheses}
     for name, lines in texts.items():
         text = "".join(f"{' '.join(line.split())}\n" for line in lines)
         (folder.path / f"{name}.txt").write_text(text, encoding="utf-8")
     seen = {target for _, target in data.parts["train"].pairs} if "train" in data.parts else None
     report = judge_translations(pairs, hypotheses, seen)
-    return {"split": trained.config.data.split, **report, "notes": notes}
+    divided = None if split == "all" else trained.config.data.split
+    return {"split": divided, **report, "notes": notes}
 
 
 def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder") -> None:
@@ -150,7 +156,8 @@ def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder
             found[number] = value
     lines = []
     for number, (source, target) in enumerate(part.pairs):
-        row = {"source": source, "target": target, "log_probability": found[number]}
+        row: dict[str, Any] = {"line": part.lines[number], "source": source, "target": target}
+        row["log_probability"] = found[number]
         row["tokens"] = len(part.target[number]) + 1  # the end is one
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     (folder.path / "scores.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -240,7 +247,8 @@ def _translation_table(report: dict[str, Any]) -> Any:
     """BLEU by length of the source."""
     from rich.table import Table
 
-    split = {"source": "no source in two parts", "random": "pairs drawn at random"}[report["split"]]
+    ways = {"source": "no source in two parts", "random": "pairs drawn at random", None: "other pairs"}
+    split = ways[report["split"]]
     title = f"{report['pairs']:,} pairs of {report['sources']:,} sources ({split})"
     table = Table("words in the source", title=title)
     table.add_column("pairs", justify="right")

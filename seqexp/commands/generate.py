@@ -121,7 +121,7 @@ def _read_lines(config: GenerateConfig) -> list[Line] | None:
     if config.input == "-" or _stdin_is_fed():
         print("reading sentences from standard input", file=sys.stderr)
         return split_lines(sys.stdin.buffer.read())
-    if sys.stdin.isatty():
+    if sys.stdin.isatty() and config.output is None:
         return None
     raise UserError('there is nothing to translate; write text="…", input=<file>, or pipe sentences in.')
 

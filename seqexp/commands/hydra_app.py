@@ -81,7 +81,7 @@ def run_app(
             return work(to_typed(cfg))
         except Exception as raised:
             from_hydra = isinstance(raised, HydraException | OmegaConfBaseException)
-            error = translate(raised) if from_hydra and not full_error else raised
+            error = short_error(raised) if from_hydra and not full_error else raised
             overrides = " ".join(HydraConfig.get().overrides.task)
             failures.append((overrides, error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -102,7 +102,7 @@ def run_app(
     except (HydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
-        raise translate(error) from error
+        raise short_error(error) from error
     except ValueError as error:
         # Hydra's bare error for `model=3` or `model=null`, where an option's name is needed.
         if full_error or "override must be a string or a list" not in str(error):
@@ -170,7 +170,7 @@ def _without_base_names() -> Any:
         sys.stdout.write(re.sub(r"(\S+=)?\bbase_\w+(, |\s)", "", printed.getvalue()))
 
 
-def translate(error: BaseException) -> UserError:
+def short_error(error: BaseException) -> UserError:
     """Hydra's or OmegaConf's error as one message: what was given, what is allowed, what to do."""
     cause: BaseException | None = error
     while cause:

@@ -231,8 +231,9 @@ def _train_in(run: "RunFolder", config: TrainConfig) -> tuple[float | None, str]
     finally:
         metrics.close()
     if ending != "interrupted":
-        words = {"parity": "prompt=0110100", "translation": 'text="I am cold."'}
-        word = words.get(config.task.name, 'prompt="The "')
+        word = {"parity": "prompt=0110100"}.get(config.task.name, 'prompt="The "')
+        if config.task.name == "translation":
+            word = f'text="{data.parts["val"].pairs[0][0]}"'
         log.info("next    seqexp eval run=latest   or   seqexp generate run=latest %s", word)
     return trainer.checkpoints.best_value, ending
 
@@ -282,7 +283,13 @@ def _load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) -
             f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
             f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
         )
-    trainer.load_state(trainer.checkpoints.load("last"))
+    state = trainer.checkpoints.load("last")
+    if state.get("tokenizer") != trainer.data.tokenizer.to_plain():
+        raise UserError(
+            "the tokenizer of this run is not the one that its training part gives now, perhaps because of "
+            "another version of a library (see versions in manifest.json); start a new run."
+        )
+    trainer.load_state(state)
     keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
     entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
     before["resumed"] = [*before.get("resumed", []), entry]

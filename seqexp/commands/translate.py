@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp.config.root import GenerateConfig, to_plain
+from seqexp.config.run import GenerationConfig
 from seqexp.errors import UserError
 
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
-    from seqexp.decoding.translation import Translation, Translator
+    from seqexp.decoding.translation import Translated, Translator
     from seqexp.tracking.run_folder import RunFolder
 
 # Notes that are printed one by one; the rest are counted, and all are in translations.jsonl.
 MOST_NOTES = 10
+# How language models draw tokens; translations are not drawn.
+DRAWN = ("temperature", "top_k", "top_p", "num_samples", "stop", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ def translate(config: GenerateConfig, trained: "TrainedRun", lines: list[Line] |
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.run_folder import RunFolder
 
+    drawn = [key for key in DRAWN if getattr(config.generation, key) != getattr(GenerationConfig(), key)]
+    if drawn:
+        words = ", ".join(f"generation.{key}" for key in drawn)
+        print(f"NOTE: {words}: for language models; translations are searched with a beam", file=sys.stderr)
     model, ensemble = with_ensemble(trained, config.ensemble, config.checkpoint, config.device)
     wants_pictures = config.attention is not None
     if wants_pictures and not model.shows_attention:
@@ -59,10 +66,13 @@ def translate(config: GenerateConfig, trained: "TrainedRun", lines: list[Line] |
         }
     )
     status, count = "interrupted", 0
+    texts: list[str]
     try:
         if lines is None:
-            count = _converse(translator, config, folder)
-            texts: list[str] = []
+            texts = []
+            for text in _converse(translator, config, folder):
+                texts.append(text)
+                count += 1
         else:
             texts = _translate_lines(translator, config, folder, lines)
             count = len(texts)
@@ -127,8 +137,8 @@ def hand_out(text: str, output: str | None) -> None:
         sys.stdout.flush()
 
 
-def _converse(translator: "Translator", config: GenerateConfig, folder: "RunFolder") -> int:
-    """Ask for sentences on a terminal until the end of input; how many there were."""
+def _converse(translator: "Translator", config: GenerateConfig, folder: "RunFolder") -> Iterator[str]:
+    """Ask for sentences on a terminal until the end of input; yields their translations."""
     print("one sentence a line; Ctrl-D ends", file=sys.stderr)
     number = 0
     with (folder.path / "translations.jsonl").open("w", encoding="utf-8") as file:
@@ -142,19 +152,21 @@ def _converse(translator: "Translator", config: GenerateConfig, folder: "RunFold
             if note and note != "blank":
                 print(note, file=sys.stderr)
             _draw(config, found[0], number, 2)
-    return number
+            yield found[0].text
 
 
 def _typed() -> Iterator[str]:
+    """Lines from the terminal. The sign that asks for them is no product: it goes to standard error."""
     while True:
-        try:
-            yield input("> ")
-        except EOFError:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline()
+        if not line:
             print(file=sys.stderr)
             return
+        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
 
-def _row(number: int, source: str, found: "list[Translation]", note: str | None) -> dict[str, Any]:
+def _row(number: int, source: str, found: "list[Translated]", note: str | None) -> dict[str, Any]:
     translations = [
         {"text": one.text, "score": one.score, "log_probability": one.log_probability} for one in found
     ]
@@ -166,7 +178,7 @@ def _row(number: int, source: str, found: "list[Translation]", note: str | None)
     }
 
 
-def _draw(config: GenerateConfig, shown: "Translation", number: int, total: int) -> None:
+def _draw(config: GenerateConfig, shown: "Translated", number: int, total: int) -> None:
     """The attention of a translation: to the file named, or, of several, to numbered ones."""
     if config.attention is None or shown.attention is None:
         return

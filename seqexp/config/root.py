@@ -81,7 +81,10 @@ class TrainConfig:
             self.tokenizer.name not in getattr(self.data, "OTHER_TOKENIZERS", ()),
             f"tokenizer={self.tokenizer.name} cannot read data={self.data.name}; leave tokenizer= out.",
         )
-        for key in ("seq_len", "max_seq_len"):
+        # Sentences may be longer than other positions than learned ones were ever used for.
+        learned = getattr(self.model, "positions", "learned") == "learned"
+        unlimited = self.task.name == "translation" and not learned
+        for key in () if unlimited else ("seq_len", "max_seq_len"):
             longest = getattr(self.data, key, None)
             check_rule(
                 longest is None or getattr(self.model, "max_len", longest) >= longest,
@@ -98,7 +101,7 @@ class TrainConfig:
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
-        for key in ("log_every", "checkpoint_every", "sample_tokens"):
+        for key in ("log_every", "checkpoint_every", "keep_last", "sample_tokens"):
             del values["trainer"][key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 

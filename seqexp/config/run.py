@@ -74,8 +74,9 @@ class GenerationConfig:
 
     Language models draw tokens: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
     Translations are searched with a beam: the log-probability is divided by a penalty of the length (``wu``,
-    ``average`` or ``none``, to the power `length_alpha`). They have at least `min_length` tokens, and at most
-    `max_length_ratio` times those of the source (null: as learnt from the training data).
+    ``average`` or ``none``, to the power `length_alpha`). They have at most
+    `max_length_ratio` times the source's tokens and five (null: as learnt from the training data), and
+    within that at least `min_length` tokens.
     """
 
     max_new_tokens: int = 500

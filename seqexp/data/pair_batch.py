@@ -102,8 +102,8 @@ class LengthBatches:
         self, source_lengths: Lengths, target_lengths: Lengths, batch_tokens: int, batch_size: int | None
     ) -> None:
         self.source_lengths, self.target_lengths = source_lengths, target_lengths
-        order = np.lexsort((source_lengths, target_lengths))
-        longer = np.maximum(source_lengths, target_lengths)[order]
+        self._sorted = np.lexsort((source_lengths, target_lengths)).astype(np.int64)
+        longer = np.maximum(source_lengths, target_lengths)[self._sorted]
         self.cuts = [0]
         longest = 0
         for place, length in enumerate(longer.tolist()):
@@ -121,8 +121,7 @@ class LengthBatches:
 
     def in_order(self, number: int) -> npt.NDArray[np.int64]:
         """The members of batch `number` by length, for evaluation: the same always."""
-        order = np.lexsort((self.source_lengths, self.target_lengths))
-        return order[self.cuts[number] : self.cuts[number + 1]]
+        return self._sorted[self.cuts[number] : self.cuts[number + 1]]
 
     def members(self, seed: int, step: int) -> npt.NDArray[np.int64]:
         """The indices of the pairs of training step `step`."""

@@ -2,7 +2,6 @@
 
 import codecs
 import hashlib
-import io
 import lzma
 import zipfile
 import zlib
@@ -18,7 +17,7 @@ from seqexp.errors import UserError
 Pair = tuple[str, str]
 
 # More than this is not unpacked from a zip: the file may come from a stranger.
-LARGEST_UNPACKED_BYTES = 4_000_000_000
+LARGEST_UNPACKED_BYTES = 1_000_000_000
 SUFFIXES = (".zip", ".txt", ".tsv")
 # What a file, or a damaged zip, may raise.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -28,13 +27,14 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, l
 class PairCorpus:
     """Pairs in the order of their files; white space inside a sentence is single spaces.
 
-    `sha256` is that of the pairs themselves, whatever they were packed in. `left_out` says which lines held
-    no pair.
+    `sha256` is that of the pairs themselves, whatever they were packed in. `lines` are the numbers of their
+    lines, from 1, and `left_out` says how many lines held no pair.
     """
 
     pairs: list[Pair]
     origin: str
     sha256: str
+    lines: list[int]
     files: list[Path] = field(default_factory=list)
     left_out: str | None = None
 
@@ -105,22 +105,24 @@ def _corpus(
     found: Iterator[tuple[str, ...]], origin: str, files: list[Path], swap: bool, least: int = 10
 ) -> PairCorpus:
     pairs: list[Pair] = []
+    lines: list[int] = []
     empty = 0
     digest = hashlib.sha256()
-    for columns in found:
+    for number, columns in enumerate(found, start=1):
         sides = [" ".join(column.split()) for column in columns]
         if len(sides) < 2 or not all(sides):
             empty += 1
             continue
         source, target = sides[::-1] if swap else sides
         pairs.append((source, target))
+        lines.append(number)
         digest.update(f"{source}\t{target}\n".encode())
     if len(pairs) < least:
         raise UserError(
             f"{origin}: {len(pairs)} lines hold a source, a tab and a target, and {least} are needed."
         )
     left_out = f"{empty:,} lines without two sentences" if empty else None
-    return PairCorpus(pairs, origin, digest.hexdigest(), files, left_out)
+    return PairCorpus(pairs, origin, digest.hexdigest(), lines, files, left_out)
 
 
 def _lines(file: Path, encoding: str | None) -> list[str]:
@@ -137,7 +139,7 @@ def _lines(file: Path, encoding: str | None) -> list[str]:
             f"{file} is not {encoding or 'UTF-8'} text ({error}); give its encoding as data.encoding=."
         ) from error
     # Not splitlines(): characters such as U+2028 may stand inside a sentence.
-    lines = io.StringIO(text, newline=None).read().split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 

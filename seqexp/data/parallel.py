@@ -1,5 +1,6 @@
 """Pairs of sentences for translation: divided by source sentence, encoded once, batched by length."""
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 SPLIT_SEED = 2015
 TEST_SHARE = {"source": 0.1, "random": 0.2}
 DEV_SOURCES = 2000
+
+# A share of unknown tokens that is told.
+MUCH_UNKNOWN = 0.1
 
 # Tokens in one batch of validation: enough to keep the machine busy, little enough for any memory.
 EVAL_TOKENS = 8192
@@ -62,6 +66,7 @@ class PairPart:
     """The sentences of one part, as text and as token numbers."""
 
     pairs: list[Pair]
+    lines: list[int]  # where they stand in their files, from 1
     source: Sentences
     target: Sentences
 
@@ -89,7 +94,8 @@ class ParallelData(FixedData):
         self.parts: dict[str, PairPart] = {}
         for name, numbers in members.items():
             sides = (side.choose(numbers) for side in encoded)
-            self.parts[name] = PairPart([corpus.pairs[number] for number in numbers], *sides)
+            pairs = [corpus.pairs[number] for number in numbers]
+            self.parts[name] = PairPart(pairs, [corpus.lines[number] for number in numbers], *sides)
         self.overlong = 0
         if "train" in self.parts:
             part = self.parts["train"]
@@ -123,6 +129,10 @@ class ParallelData(FixedData):
         data = cls(config, corpus, tokenizer, seed, members)
         if corpus.left_out:
             log.warning("left out: %s", corpus.left_out)
+        for side, part in (("source", data.parts["train"].source), ("target", data.parts["train"].target)):
+            share = _unknown(part, getattr(tokenizer, side)) / max(1, len(part.ids))
+            if share > MUCH_UNKNOWN:
+                log.warning("%.0f %% of the %s tokens in training are unknown", 100 * share, side)
         if data.overlong:
             log.warning(
                 "left out of training: %s pairs with more than %d tokens on a side (data.max_seq_len)",
@@ -160,10 +170,12 @@ class ParallelData(FixedData):
             others = read_pairs(named, other.encoding, config.swap, least=1)
             return cls(config, others, tokenizer, 0, {"all": list(range(len(others.pairs)))})
         recorded = manifest.get("corpus") or {}
-        files = [Path(str(file)) for file in recorded.get("files", [])]
+        # The manifest may come from a stranger: what it names is used only if its pairs have the right hash.
+        files = recorded.get("files")
         corpus: PairCorpus | None = None
-        if files and all(file.is_file() for file in files):
-            corpus = read_pairs(files, config.encoding, config.swap)
+        if isinstance(files, list) and len(files) in (1, 2) and all(isinstance(f, str) for f in files):
+            with contextlib.suppress(UserError):
+                corpus = read_pairs([Path(file) for file in files], config.encoding, config.swap)
         if corpus is None or corpus.sha256 != recorded.get("sha256"):
             corpus = find_pairs(config)
         if corpus.sha256 != recorded.get("sha256"):
@@ -225,9 +237,9 @@ class ParallelData(FixedData):
         return sum(len(target) for _, target in self.parts[split].pairs)
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
-        """What `eval` judges: the part as a whole."""
+        """What `eval` judges: the part as a whole; and what of the files held no pair."""
         del max_len
-        return [View({}, self)], []
+        return [View({}, self)], [f"left out: {self.corpus.left_out}"] if self.corpus.left_out else []
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""

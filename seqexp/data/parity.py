@@ -70,10 +70,10 @@ class ParityData:
             UserError: another text was named, or more bits than memory holds.
         """
         del manifest
-        if other.path is not None or other.encoding is not None:
+        if any((other.path, other.encoding, other.source_path)):
             raise UserError(
-                "data.path and data.encoding are for runs on text; a run on parity is judged on sequences of "
-                "bits: data.lengths=[100,1000] data.sequences=10000."
+                "data.path, data.source_path and data.encoding are for runs on text or sentences; a run on "
+                "parity is judged on sequences of bits: data.lengths=[100,1000] data.sequences=10000."
             )
         data = cls(config, tokenizer, seed, sequences=other.sequences or config.eval_sequences)
         data.lengths = sorted(set(other.lengths)) if other.lengths else data.lengths

@@ -135,10 +135,11 @@ class TextData(FixedData):
         Raises:
             UserError: it is not there, or is not the same, or `other` asks for what is no text.
         """
-        if other.lengths is not None or other.sequences is not None:
+        if any((other.lengths, other.sequences, other.source_path, other.target_path)):
             raise UserError(
-                "data.lengths and data.sequences are for runs on parity; this run is on text: give "
-                "data.path=<another text>, or leave them out."
+                "data.lengths and data.sequences are for runs on parity, data.source_path and "
+                "data.target_path for translation; this run is on text: give data.path=<another text>, or "
+                "leave them out."
             )
         del seed
         if other.path:

@@ -10,6 +10,7 @@ from torch import Tensor
 from seqexp.config.run import GenerationConfig
 from seqexp.decoding.interface import IncrementalModel
 from seqexp.decoding.penalties import LENGTH_PENALTIES, wu_coverage
+from seqexp.errors import RunFailedError
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BeamSearch:
         keep_attention: bool = False,
     ) -> None:
         self.model, self.end, self.config, self.never = model, end, config, never or []
-        self.size = max(config.beam_size, config.n_best)
+        self.size = config.beam_size
         self.keep_attention = keep_attention or config.coverage_penalty > 0
 
     @torch.inference_mode()
@@ -48,6 +49,9 @@ class BeamSearch:
         tokens that each translation may have: after these only the end can follow. A sentence is done when
         no running hypothesis can pass the best that have ended, or, once `beam_size` of them have, when none
         that runs is better than these now; it then leaves the batch.
+
+        Raises:
+            RunFailedError: the model's outputs are not finite.
         """
         state = self.model.start(context)
         finished: list[list[Hypothesis]] = [[] for _ in longest]
@@ -63,7 +67,7 @@ class BeamSearch:
             logits, state = self.model.step(tokens, state)
             if self.keep_attention and getattr(state, "attention", None) is not None:
                 maps = state.attention if maps is None else torch.cat((maps, state.attention), dim=1)
-            full = torch.tensor([longest[number] <= written for number in active], device=device)
+            full = [longest[number] <= written for number in active]
             logp = self._log_probabilities(logits[:, -1].float(), history, full)
             best, parents, words = self._candidates(logp, totals)
             ends = (words == self.end) & (best > -math.inf)
@@ -85,13 +89,15 @@ class BeamSearch:
             active = [active[place] for place in stay]
             state = self.model.select(state, rows, stay) if active else state
             written += 1
+        if not all(finished):
+            raise RunFailedError("the model's outputs are not finite, so nothing can be written with it.")
         return [sorted(some, key=lambda h: -h.score)[: self.config.n_best] for some in finished]
 
     def length_penalty(self, length: int) -> float:
         """What the log-probability of `length` tokens, the end counted, is divided by."""
         return LENGTH_PENALTIES[self.config.length_penalty](length, self.config.length_alpha)
 
-    def _log_probabilities(self, logits: Tensor, history: Tensor, full: Tensor) -> Tensor:
+    def _log_probabilities(self, logits: Tensor, history: Tensor, full: list[bool]) -> Tensor:
         """(R, V), minus infinity for what may not follow; what may is not made more likely by that."""
         logp = logits.log_softmax(dim=-1)
         ends = logp[:, self.end].clone()
@@ -105,12 +111,12 @@ class BeamSearch:
             # Where every word would repeat something, only the end is left, however short the translation is.
             stuck = logp.max(dim=1).values == -math.inf
             logp[:, self.end] = torch.where(stuck, ends, logp[:, self.end])
-        if bool(full.any()):
+        if any(full):
             # At its greatest length a translation can only end.
-            full = full.repeat_interleave(len(logp) // len(full))
+            rows = torch.tensor(full, device=logp.device).repeat_interleave(len(logp) // len(full))
             forced = torch.full_like(logp, -math.inf)
             forced[:, self.end] = ends
-            logp = torch.where(full[:, None], forced, logp)
+            logp = torch.where(rows[:, None], forced, logp)
         return logp
 
     def _candidates(self, logp: Tensor, totals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,14 +144,15 @@ class BeamSearch:
             total, attention = float(best[place, rank]), None
             score = total / self.length_penalty(history.shape[1] + 1)
             if maps is not None:
-                attention = maps[row, :, : lengths[active[place]]]
+                # A copy: a view would keep the whole batch's.
+                attention = maps[row, :, : lengths[active[place]]].clone()
                 if self.config.coverage_penalty:
                     score += float(wu_coverage(attention.sum(dim=0), self.config.coverage_penalty))
             finished[active[place]].append(Hypothesis(history[row].tolist(), total, score, attention))
 
     def _done(self, finished: list[Hypothesis], top: float, written: int, longest: int) -> bool:
         """`top` is the log-probability of the best hypothesis that goes on, of `written` tokens."""
-        if top == -math.inf:
+        if not top > -math.inf:  # none goes on, or the model gives no numbers
             return True
         if len(finished) < self.config.n_best:
             return False

@@ -11,6 +11,7 @@ import torch
 from seqexp.config.run import GenerationConfig
 from seqexp.data.pair_batch import PairBatch
 from seqexp.decoding.beam import BeamSearch, Hypothesis
+from seqexp.errors import UserError
 from seqexp.tokenizers.pair import PairTokenizer
 
 # Hypotheses times source tokens in one batch, and rows: enough to keep the machine busy, few enough for
@@ -22,7 +23,7 @@ LONGEST_SOURCE = 512
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translated:
     """One translation with its summed log-probability (nats, the end counted) and its ranking score.
 
     `attention` (tokens + end, source tokens + end) goes with the two lists of labels, where it was asked for.
@@ -49,6 +50,11 @@ class Translator:
         want_attention: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.config, self.device = model, tokenizer, config, device
+        if config.coverage_penalty and not model.shows_attention:
+            raise UserError(
+                "generation.coverage_penalty needs a model with attention, and this one has none; leave it "
+                "out."
+            )
         self.want_attention = want_attention and model.shows_attention
         unknown = tokenizer.target.unknown_id
         self.copies = unknown is not None and config.replace_unknown and model.shows_attention
@@ -56,7 +62,7 @@ class Translator:
         keep = self.want_attention or self.copies
         self.search = BeamSearch(model, tokenizer.target.boundary_id, config, never, keep)
 
-    def translate(self, sentences: Sequence[str]) -> Iterator[tuple[int, list[Translation], str | None]]:
+    def translate(self, sentences: Sequence[str]) -> Iterator[tuple[int, list[Translated], str | None]]:
         """For each sentence its number, its `n_best` translations and a note of what was unusual, by length.
 
         A blank sentence has one empty translation; one of more than 512 tokens is cut.
@@ -66,17 +72,31 @@ class Translator:
         for number, sentence in enumerate(sentences):
             sentence = " ".join(sentence.split())
             if not sentence:
-                yield number, [Translation("", 0.0, 0.0, [])], "blank"
+                yield number, [Translated("", 0.0, 0.0, [])], "blank"
                 continue
             ids = self.tokenizer.encode_source(sentence)
+            unknown = self._unknown(sentence, ids)
+            if unknown:
+                notes[number] = f"never seen in training: {unknown}"
             if len(ids) > LONGEST_SOURCE:
-                notes[number] = f"cut: {len(ids):,} tokens, and {LONGEST_SOURCE} are the most"
+                cut = f"cut: {len(ids):,} tokens, and {LONGEST_SOURCE} are the most"
+                notes[number] = "; ".join(filter(None, (cut, notes.get(number))))
             encoded[number] = ids[:LONGEST_SOURCE]
         for members in self._batches(encoded):
             sources = [encoded[number] for number in members]
             for number, found in zip(members, self._search(sources), strict=True):
                 sentence = " ".join(sentences[number].split())
                 yield number, [self._finished(h, sentence) for h in found], notes.get(number)
+
+    def _unknown(self, sentence: str, ids: npt.NDArray[np.uint32]) -> str:
+        """The parts of a source that are no tokens."""
+        unknown = self.tokenizer.source.unknown_id
+        if unknown is None or unknown not in ids:
+            return ""
+        pieces = zip(self.tokenizer.source_pieces(sentence), ids.tolist(), strict=True)
+        # Without the marks that say whether a space stands before it.
+        found = (piece.lstrip("▁￭") or piece for piece, number in pieces if number == unknown)
+        return ", ".join(dict.fromkeys(found))
 
     def _batches(self, encoded: dict[int, npt.NDArray[np.uint32]]) -> Iterator[list[int]]:
         """The longest first, so that what is left to do is never underestimated."""
@@ -97,7 +117,7 @@ class Translator:
         lengths = [len(ids) + 1 for ids in sources]
         return self.search.search((batch.source, batch.source_lengths), lengths, longest)
 
-    def _finished(self, hypothesis: Hypothesis, sentence: str) -> Translation:
+    def _finished(self, hypothesis: Hypothesis, sentence: str) -> Translated:
         source, target = self.tokenizer.source, self.tokenizer.target
         tokens = hypothesis.tokens
         text = self.tokenizer.decode_target(tokens)
@@ -105,8 +125,8 @@ class Translator:
             assert hypothesis.attention is not None
             text = self._copied(tokens, hypothesis.attention, sentence)
         if not self.want_attention or hypothesis.attention is None:
-            return Translation(text, hypothesis.log_probability, hypothesis.score, tokens)
-        return Translation(
+            return Translated(text, hypothesis.log_probability, hypothesis.score, tokens)
+        return Translated(
             text, hypothesis.log_probability, hypothesis.score, tokens,
             hypothesis.attention.float().cpu().numpy(),
             [*self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE], source.piece(source.boundary_id)],

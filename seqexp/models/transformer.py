@@ -216,6 +216,7 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(n_embd) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(n_embd) if pre else nn.Identity()
         self.head = nn.Linear(n_embd, target_vocab_size, bias=False)
+        self._table: Tensor | None = None
         self._initialise()
         if tie_embeddings:
             self.head.weight = self.target_embedding.weight
@@ -248,11 +249,21 @@ class Transformer(nn.Module):
             places = torch.arange(past, past + T, device=device).clamp(max=self.max_len - 1)
             x = x + self.position_embedding(places)
         elif self.positions == "sinusoidal":
-            x = x + sinusoidal_positions(past + T, self.n_embd)[past:].to(device)
+            x = x + self._from_table(past, T, device)
         else:
-            angles = rotary_angles(past + T, self.head_size)[past:].to(device)
+            angles = self._from_table(past, T, device)
             rotary = (angles.cos(), angles.sin())
         return dropout(x, self.dropout, self.training), rotary
+
+    def _from_table(self, past: int, T: int, device: torch.device) -> Tensor:
+        """Rows past … past + T - 1 of the sinusoids or angles, a table that grows as needed."""
+        if self._table is None or len(self._table) < past + T or self._table.device != device:
+            length = max(256, 1 << (past + T - 1).bit_length())
+            with torch.inference_mode(False):
+                make = sinusoidal_positions if self.positions == "sinusoidal" else rotary_angles
+                width = self.n_embd if self.positions == "sinusoidal" else self.head_size
+                self._table = make(length, width).to(device)
+        return self._table[past : past + T]
 
     # Encoder
 

@@ -41,7 +41,7 @@ class Metric:
 class Task(Protocol):
     """A task is made from its configuration; `model` in `loss` is anything that gives logits."""
 
-    metric_names: tuple[str, ...]  # what `metrics` returns
+    metric_names: tuple[str, ...]  # what a validation measures, and `trainer.monitor` may name
     loss_unit: str
 
     def count(self, batch: Any) -> int:

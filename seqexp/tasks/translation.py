@@ -10,8 +10,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import TranslationConfig
 from seqexp.data.pair_batch import PairBatch
 from seqexp.data.parallel import ParallelData
-from seqexp.decoding.translation import Translation as Translated
-from seqexp.decoding.translation import Translator
+from seqexp.decoding.translation import Translated, Translator
 from seqexp.tasks.base import Forward, LossOutput, Metric, Task
 from seqexp.tasks.cross_entropy import smoothed_cross_entropy
 from seqexp.tracking.plots import attention_figure

@@ -192,8 +192,22 @@ def sweep_figure(jobs: list[tuple[str, list[dict[str, Any]]]], metric: str, titl
     return figure
 
 
+# Tokens on a side of a picture of attention.
+MOST_TOKENS = 80
+
+
 def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str], title: str) -> "Figure":
-    """Which source tokens (columns) were looked at for each target token (rows); weights (T, S)."""
+    """Which source tokens (columns) were looked at for each target token (rows); weights (T, S).
+
+    Of long sentences the first 80 tokens are shown, and the title says so.
+    """
+    if max(weights.shape) > MOST_TOKENS:
+        title += f" (the first {MOST_TOKENS} of {len(target)} and {len(source)} tokens)"
+        weights, source, target = (
+            weights[:MOST_TOKENS, :MOST_TOKENS],
+            source[:MOST_TOKENS],
+            target[:MOST_TOKENS],
+        )
     figure = new_figure(max(4.0, 1.5 + 0.4 * len(source)), max(3.0, 1.2 + 0.32 * len(target)))
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")

@@ -130,12 +130,19 @@ class Checkpoints:
                 "train with trainer.keep_last=5."
             )
         log.info("average of the checkpoints at steps %s", ", ".join(steps))
-        states = [self.load(step) for step in steps]
-        last = states[-1]
-        for name, weight in last["model"].items():
-            if weight.is_floating_point():
-                # Not in place: tied weights are one tensor under several names.
-                last["model"][name] = torch.stack([state["model"][name] for state in states]).mean(dim=0)
+        last = self.load(steps[-1])
+        # One after the other, as each holds the optimizer too. Not in place: tied weights are one tensor
+        # under several names.
+        for step in steps[:-1]:
+            other = self.load(step)["model"]
+            last["model"] = {
+                name: weight + other[name] if weight.is_floating_point() else weight
+                for name, weight in last["model"].items()
+            }
+        last["model"] = {
+            name: weight / len(steps) if weight.is_floating_point() else weight
+            for name, weight in last["model"].items()
+        }
         return last
 
 

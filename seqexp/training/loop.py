@@ -19,7 +19,7 @@ from seqexp.errors import RunFailedError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
 from seqexp.evaluation.written import written_metrics
-from seqexp.tasks.base import Task
+from seqexp.tasks.base import Metric, Task
 from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.plots import save
@@ -300,7 +300,8 @@ class Trainer:
         """Validate the model that was just saved, mark it as best if it is, write a sample."""
         with self._outside_the_window():
             results = self.validate()
-            self._sample()
+            if math.isfinite(results["val/loss"]):
+                self._sample()
             self._record_gradient_flow()
         self.metrics.write(self.step, results)
         self.latest.update(results)
@@ -323,8 +324,12 @@ class Trainer:
         found = evaluate_split(
             self.task, self.model, self.data, "val", self.device.torch, self.device.autocast
         )
-        with self.device.autocast():
-            found |= written_metrics(self.task, self.model, self.data, "val", self.device.torch)
+        if math.isfinite(found["val/loss"].value):
+            with self.device.autocast():
+                found |= written_metrics(self.task, self.model, self.data, "val", self.device.torch)
+        else:  # nothing can be written; what would have been measured is no number
+            missing = {f"val/{name}" for name in self.task.metric_names} - set(found)
+            found |= {name: Metric(math.nan, 0) for name in missing}
         return {name: metric.value for name, metric in found.items()}
 
     def _record_gradient_flow(self) -> None:
