@@ -19,6 +19,7 @@ from seqexp.decoding.beam import BeamSearch, Hypothesis, repeating
 from seqexp.decoding.ensemble import Ensemble
 from seqexp.decoding.penalties import average_length, no_length, wu_coverage, wu_length
 from seqexp.decoding.translation import log_probabilities
+from seqexp.errors import RunFailedError
 
 END, V = 1, 4  # three tokens beside the end: 364 sequences of up to five
 WORDS = [0, 2, 3]
@@ -195,6 +196,13 @@ def test_a_sure_translation_is_not_lost_to_poor_ones() -> None:
         model.logits[:, place, :, token] = math.log(10_000)
     (found,) = search(model, SOURCES[:1], [20], beam_size=5)
     assert found[0].tokens == right
+
+
+def test_a_model_that_gives_no_numbers_is_said_to() -> None:
+    model = Markov(1)
+    model.logits[:] = math.nan
+    with pytest.raises(RunFailedError, match="not finite"):
+        search(model, SOURCES, [5, 5, 5], beam_size=3)
 
 
 def test_a_sentence_always_gets_a_translation() -> None:

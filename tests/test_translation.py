@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -393,3 +394,26 @@ def test_a_sweep_over_the_files_of_a_folder(run_main: Callable[..., Ran]) -> Non
     ran = run_main("train", "-m", "experiment=glob(nmt/nothing/*)")
     assert ran.code == 2
     assert "names no option" in ran.err
+
+
+def test_a_run_goes_on_with_its_own_tokenizer_or_not_at_all(run_main: Main, nmt_run: Path) -> None:
+    """Another version of a tokenizer would give the same sentences other numbers."""
+    folder = Path("changed")
+    shutil.copytree(nmt_run, folder)
+    checkpoints = Checkpoints(RunFolder(folder))
+    state = checkpoints.load("last")
+    words = state["tokenizer"]["state"]["source"]["state"]["words"]
+    words[0], words[1] = words[1], words[0]
+    checkpoints.save(state.pop("step"), state)
+    ran = run_main("train", f"resume={folder}", "trainer.max_steps=1000")
+    assert ran.code == 2
+    assert "tokenizer of this run" in ran.err
+
+
+def test_long_sentences_need_no_longer_table_of_positions(run_main: Main) -> None:
+    """`max_len` is about learned positions; with sinusoids it does not limit `data.max_seq_len`."""
+    words = (*TINY_TRANSFORMER, "data=phrasebook", "data.max_seq_len=300", "trainer.max_steps=1")
+    assert run_main("train", *words).code == 0
+    ran = run_main("train", *words, "model.positions=learned", "model.max_len=256")
+    assert ran.code == 2
+    assert "model.max_len=256 is shorter" in ran.err
