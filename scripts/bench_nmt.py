@@ -65,7 +65,8 @@ def build(kind: str, data: ParallelData) -> Any:
     sizes = ParallelData.sizes(data.tokenizer)
     torch.manual_seed(1)
     if kind == "gru":
-        return NMT(**sizes, attention="bahdanau", hidden_size=256, n_embd=256)
+        # What JoeyNMT calls Bahdanau's attention scores the new state: here that is `concat`.
+        return NMT(**sizes, attention="concat", hidden_size=256, n_embd=256)
     return Transformer(**sizes, n_layer=3, n_embd=256, ffn_size=1024, dropout=0.0, tie_embeddings=False)
 
 

@@ -268,7 +268,16 @@ def test_the_report_of_eval(run_main: Main, nmt_run: Path) -> None:
     buckets = {"1–5": range(1, 6), "6–10": range(6, 11), "11–15": range(11, 16), "16–20": range(16, 21)}
     expected = {name: [i for i, n in enumerate(words) if n in bucket] for name, bucket in buckets.items()}
     assert sum(row["pairs"] for row in report["by_length"]) == len(pairs)
+    losses = [row.pop("loss") for row in report["by_length"]]
+    assert [row.pop("perplexity") for row in report["by_length"]] == pytest.approx(
+        list(map(math.exp, losses))
+    )
     assert report["by_length"] == [{"words": name, **bleu(some)} for name, some in expected.items() if some]
+    tokenizer = load_trained_run(RunFolder(nmt_run), "best", DeviceConfig(name="cpu", threads=1)).tokenizer
+    tokens = [len(tokenizer.encode_target(target)) + 1 for target in references]
+    weights = [sum(tokens[i] for i in some) for some in expected.values() if some]
+    together = sum(map(math.prod, zip(weights, losses, strict=True))) / sum(tokens)
+    assert together == pytest.approx(metrics["test/loss"], rel=1e-5)
     shown = {CORPUS[number][1] for number in parts["train"]}
     unseen = [i for i, reference in enumerate(references) if reference not in shown]
     assert 0 < len(unseen) < len(pairs)

@@ -138,22 +138,29 @@ def judge_written(
         text = "".join(f"{' '.join(line.split())}\n" for line in lines)
         (folder.path / f"{name}.txt").write_text(text, encoding="utf-8")
     seen = {target for _, target in data.parts["train"].pairs} if "train" in data.parts else None
-    report = judge_translations(pairs, hypotheses, seen)
+    surprise = [-value for value in _log_probabilities(model, trained, data, split)]
+    tokens = (data.parts[split].target.lengths + 1).tolist()
+    report = judge_translations(pairs, hypotheses, seen, surprise, tokens)
     divided = None if split == "all" else trained.config.data.split
     return {"split": divided, **report, "notes": notes}
 
 
-def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder") -> None:
-    """Print, and keep in ``scores.jsonl``, the log-probability of each pair's target, in the order given."""
+def _log_probabilities(model: Any, trained: "TrainedRun", data: Any, split: str) -> list[float]:
+    """That of each pair's target, in nats, in fp32, in the order of the pairs."""
     from seqexp.decoding.translation import log_probabilities
 
-    part = data.parts[split]
-    found = [0.0] * len(part.pairs)
+    found = [0.0] * len(data.parts[split].pairs)
     for members, batch in data.numbered_batches(split):
-        for number, value in zip(
-            members, log_probabilities(model, batch.to(trained.device.torch)), strict=True
-        ):
+        values = log_probabilities(model, batch.to(trained.device.torch))
+        for number, value in zip(members, values, strict=True):
             found[number] = value
+    return found
+
+
+def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder") -> None:
+    """Print, and keep in ``scores.jsonl``, the log-probability of each pair's target, in the order given."""
+    part = data.parts[split]
+    found = _log_probabilities(model, trained, data, split)
     lines = []
     for number, (source, target) in enumerate(part.pairs):
         row: dict[str, Any] = {"line": part.lines[number], "source": source, "target": target}
@@ -253,8 +260,11 @@ def _translation_table(report: dict[str, Any]) -> Any:
     table = Table("words in the source", title=title)
     table.add_column("pairs", justify="right")
     table.add_column("BLEU", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("perplexity", justify="right")
     for row in report["by_length"]:
-        table.add_row(row["words"], f"{row['pairs']:,}", f"{row['bleu']:.2f}")
+        cells = (f"{row['bleu']:.2f}", f"{row['loss']:.4f}", f"{row['perplexity']:.2f}")
+        table.add_row(row["words"], f"{row['pairs']:,}", *cells)
     return table
 
 

@@ -1,5 +1,6 @@
 """How good translations are: corpus scores, over all pairs, by length, and where the target is unseen."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -29,12 +30,18 @@ def translate_sources(translator: Translator, pairs: list[Pair]) -> tuple[list[s
 
 
 def judge_translations(
-    pairs: list[Pair], hypotheses: list[str], seen_targets: Collection[str] | None
+    pairs: list[Pair],
+    hypotheses: list[str],
+    seen_targets: Collection[str] | None,
+    nll: list[float],
+    tokens: list[int],
 ) -> dict[str, Any]:
-    """BLEU, chrF and TER with their signatures; BLEU by length of the source; BLEU of unseen targets.
+    """BLEU, chrF and TER with their signatures; the same by length, and of unseen targets.
 
+    By length of the source there are BLEU, loss and perplexity, of targets unseen in training BLEU.
     Every pair counts once, with one reference. `seen_targets` are the target sentences of training; None
-    where they are not known.
+    where they are not known. `nll` is the negative log-likelihood of each pair's target in nats, over so many
+    `tokens`.
     """
     references = [target for _, target in pairs]
     scores = corpus_scores(hypotheses, references)
@@ -49,7 +56,9 @@ def judge_translations(
         chosen = [i for i, n in enumerate(lengths) if n >= low and (high is None or n <= high)]
         if chosen:
             label = f"{low}–{high}" if high else f"{low}+"
-            report["by_length"].append({"words": label, **_bleu_of(chosen, hypotheses, references)})
+            loss = sum(nll[i] for i in chosen) / sum(tokens[i] for i in chosen)
+            row = {"words": label, **_bleu_of(chosen, hypotheses, references), "loss": loss}
+            report["by_length"].append({**row, "perplexity": math.exp(min(loss, 700))})
     if seen_targets is not None:
         unseen = [i for i, target in enumerate(references) if target not in seen_targets]
         report["unseen_targets"] = _bleu_of(unseen, hypotheses, references) if unseen else {"pairs": 0}
