@@ -482,7 +482,7 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
     ("words", "told"),
     [
         (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
-        (("eval", "data.path=x.txt"), "data.path and data.encoding are for runs on text"),
+        (("eval", "data.path=x.txt"), "data.encoding are for runs on text"),
         (("eval", "data.lengths=[0]"), "data.lengths=0 is out of range"),
         (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
         (("eval", "data.lengths=[5001]", "data.sequences=10000"), "and the limit is 50,000,000"),
