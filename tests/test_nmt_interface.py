@@ -1,6 +1,5 @@
 """Translation models as their users need them: caches, batches, padding, ties, and the loss."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,13 +27,7 @@ from seqexp.data.pair_batch import PairBatch
 from seqexp.models.step_linear import StepLinear
 from seqexp.tasks.cross_entropy import smoothed_cross_entropy
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # The cache

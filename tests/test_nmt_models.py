@@ -2,7 +2,6 @@
 
 import cmath
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,7 @@ from seqexp.models.nmt import NMT, TORCH_LAYERS, RecurrentLayer
 from seqexp.models.step_linear import StepLinear
 from seqexp.models.transformer import Transformer
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Attention

@@ -85,12 +85,11 @@ class ParallelData(FixedData):
 
     def __init__(
         self, config: ParallelDataConfig, corpus: PairCorpus, tokenizer: PairTokenizer, seed: int,
-        members: dict[str, list[int]],
+        members: dict[str, list[int]], encoded: list[Sentences] | None = None,
     ) -> None:  # fmt: skip
         self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
-        encoded = [
-            encode_side(corpus, side, which) for side, which in zip(tokenizer.sides, (0, 1), strict=True)
-        ]
+        if encoded is None:
+            encoded = [encode_side(corpus, side, number) for number, side in enumerate(tokenizer.sides)]
         self.parts: dict[str, PairPart] = {}
         for name, numbers in members.items():
             sides = (side.choose(numbers) for side in encoded)
@@ -121,12 +120,10 @@ class ParallelData(FixedData):
         corpus = find_pairs(config)
         members = divide(corpus.pairs, config.split)
         source, target = fit_tokenizers(corpus, config.split, members["train"], tokenizer_config)
-        lengths = [
-            encode_side(corpus, tokenizer, which).lengths[members["train"]]
-            for which, tokenizer in enumerate((source, target))
-        ]
-        tokenizer = PairTokenizer(source, target, length_ratio(*lengths))
-        data = cls(config, corpus, tokenizer, seed, members)
+        encoded = [encode_side(corpus, side, number) for number, side in enumerate((source, target))]
+        ratio = length_ratio(*(side.lengths[members["train"]] for side in encoded))
+        tokenizer = PairTokenizer(source, target, ratio)
+        data = cls(config, corpus, tokenizer, seed, members, encoded)
         if corpus.left_out:
             log.warning("left out: %s", corpus.left_out)
         for side, part in (("source", data.parts["train"].source), ("target", data.parts["train"].target)):

@@ -6,12 +6,13 @@ of it depends on the memory alone is computed once for a sentence, by `keys`.
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """softmax(score(query, memory)) over the real positions of the source."""
 
     # What the decoder's state is when it is used as the query: the new one, or the one before.
@@ -21,9 +22,9 @@ class Attention(nn.Module):
         """What the scores need of the memory (B, S, M)."""
         return memory
 
+    @abstractmethod
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """(B, Q, H) and keys to (B, Q, S)."""
-        raise NotImplementedError
 
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor

@@ -191,7 +191,7 @@ class NMT(nn.Module):
             self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)
         self.head = nn.Linear(hidden_size, target_vocab_size, bias=not tie_embeddings)
         for embedding in (self.source_embedding, self.target_embedding):
-            # As large as the states: small ones cost the first epoch. An output layer must begin small.
+            # As large as the states: it learns sooner (docs/nmt.md). An output layer must begin small.
             nn.init.normal_(embedding.weight, std=n_embd**-0.5 if tie_embeddings else 1.0)
         if tie_embeddings:
             self.head.weight = self.target_embedding.weight
