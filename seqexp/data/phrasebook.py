@@ -2,8 +2,8 @@
 
 It needs neither a file nor the network. The words are tables (`phrasebook_words.py`); French is composed as
 if nothing were elided (`je ai vu le arbre`), and `finish` elides and contracts. An English sentence has one
-translation: `you` is *tu*, `they` is *ils*, and where French would need the gender of *je*, *tu* or *nous*, no
-sentence is made.
+translation: `you` is *tu*, `they` is *ils*, and where French would need the gender of *je*, *tu* or *nous*,
+no sentence is made.
 A language to learn on, correct and small; not a picture of what people say.
 """
 
