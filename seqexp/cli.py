@@ -17,9 +17,15 @@ COMMANDS = {
     "train": "train a model and write a run folder",
     "eval": "judge a run on held-out text, or on another text",
     "generate": "write text with a run",
+    "runs": "list, show, compare and remove runs",
+    "compare": "a table and pictures of several runs",
+    "report": "a page about a run or a sweep, to read or hand in",
 }
+# These take plain arguments, not Hydra's grammar.
+PLAIN = ("runs", "compare", "report")
 
 HELP = f"""usage: seqexp <command> [group=option] [key=value] ...
+       seqexp runs|compare|report [folders] [--options]
 
 commands:
 {chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
@@ -30,6 +36,7 @@ examples:
   seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value
   seqexp eval run=latest
   seqexp generate run=latest prompt="The door opened and"
+  seqexp compare outputs/sweeps/NAME             after: train -m … sweep.name=NAME
   seqexp train model=nmt data=phrasebook         translation; then: generate text="She is reading a book."
 
 more:
@@ -96,9 +103,21 @@ def _complete(arguments: list[str]) -> int:
         command = line.split()[1]
         if command not in COMMANDS:
             return 0
+        if command in PLAIN:
+            return _complete_plain(command, line, arguments[-1] == "query=bash")
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+\S+", r"\1", line)
     sys.argv = ["seqexp", *arguments]
     import_module(f"seqexp.commands.{command}").main()
+    return 0
+
+
+def _complete_plain(command: str, line: str, in_one_line: bool) -> int:
+    from seqexp.commands.plain import completions
+
+    module = import_module(f"seqexp.commands.{command}")
+    begun = "" if line[-1:].isspace() else line.split()[-1]
+    found = completions(begun, module.OPTIONS, list(getattr(module, "ACTIONS", ())))
+    print((" " if in_one_line else "\n").join(found))
     return 0
 
 
@@ -124,6 +143,9 @@ def _dispatch(arguments: list[str]) -> int:
             raise UserError(
                 f"{word[:60]!a} is not UTF-8 text; check the encoding of your terminal or script."
             )
+    if command in PLAIN:
+        import_module(f"seqexp.commands.{command}").main(rest)
+        return 0
     sys.argv = [f"seqexp {command}", *flags_first(rest)]
     import_module(f"seqexp.commands.{command}").main()
     return 0

@@ -32,8 +32,8 @@ from seqexp.decoding.text import generate_texts
 from seqexp.errors import UserError
 from seqexp.evaluation.split import evaluate_split
 from seqexp.tasks.language_modeling import LanguageModeling
-from seqexp.tracking.metrics import MetricsLog, read_metrics
-from seqexp.tracking.run_folder import RunFolder
+from seqexp.tracking.metrics import MetricsLog
+from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, compile_or_not, setup_device, wants_compile
 from seqexp.training.loop import NonFiniteLossError, Trainer

@@ -24,7 +24,7 @@ MOST_NOTES = 10
 
 
 def main() -> None:
-    run_app("eval", evaluate, run_name)
+    run_app("eval", lambda config, job: evaluate(config), run_name)
 
 
 def run_name(run: str) -> str:

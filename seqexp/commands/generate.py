@@ -24,7 +24,7 @@ MOST_PICTURES = 10
 
 
 def main() -> None:
-    run_app("generate", generate, run_name)
+    run_app("generate", lambda config, job: generate(config), run_name)
 
 
 def generate(config: GenerateConfig) -> list[str]:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from seqexp import registry
 from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
 
 
@@ -45,6 +46,7 @@ def register_schemas() -> None:
     store.store(group="device", name="base_device", node=DeviceConfig)
     store.store(group="trainer", name="base_trainer", node=TrainerConfig)
     store.store(group="generation", name="base_generation", node=GenerationConfig)
+    store.store(group="sweep", name="base_sweep", node=SweepConfig)
     registry.load_plugins()
     for group, entries in registry.ENTRIES.items():
         for name in entries:

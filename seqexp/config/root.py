@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from seqexp import registry
 from seqexp.config.checks import check_rule
 from seqexp.config.data import OtherDataConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.config.sweep import SweepConfig, is_folder_name
 from seqexp.errors import UserError
 from seqexp.quoting import escape_interpolation
 
@@ -25,17 +25,10 @@ SEED_LIMIT = 2**63
 def _check_common(seed: int, name: str) -> None:
     check_rule(0 <= seed < SEED_LIMIT, f"seed={seed} must be from 0 to 2^63-1.")
     check_rule(
-        re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None and not name.startswith("."),
+        is_folder_name(name),
         f"name={name!r} cannot name a folder; use letters, digits, '.', '_' and '-', "
         "at most 100, not starting with '.'.",
     )
-
-
-@dataclass
-class SweepConfig:
-    """The folder of a sweep: ``outputs/sweeps/<name>``."""
-
-    name: str = MISSING
 
 
 @dataclass

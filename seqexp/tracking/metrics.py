@@ -4,7 +4,6 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -13,7 +12,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from seqexp.tracking.run_folder import GRADIENT_FLOW
+from seqexp.tracking.run_folder import GRADIENT_FLOW, read_metrics
 
 
 class MetricsLog:
@@ -70,20 +69,6 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._events.close()
-
-
-def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
-    rows = []
-    if jsonl.is_file():
-        for line in jsonl.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
-    return rows
 
 
 def _keep_until(jsonl: Path, step: int) -> None:

@@ -1,21 +1,31 @@
 """The folder of a run: where it is made, what lies in it, and how it is found again."""
 
+import json
 import logging
-import re
+import os
+import platform
+import shlex
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from seqexp.config.root import SCHEMA_VERSION, TrainConfig, from_plain
 from seqexp.errors import UserError
 from seqexp.files import read_json, write_atomically, write_json
+from seqexp.quoting import unquote
 
 OUTPUTS = Path("outputs")
 # Norms over time within a sequence, a row a validation; beside metrics.jsonl.
 GRADIENT_FLOW = "gradient_flow.jsonl"
+# Held by the process that trains in the folder.
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -25,18 +35,14 @@ class RunFolder:
         self.path = path.absolute()
 
     @classmethod
-    def create(cls, command: str, name: str, sweep_job: tuple[str, str] | None = None) -> "RunFolder":
-        """A new folder that no other run has; `sweep_job` is (sweep name, job name)."""
+    def create(cls, command: str, name: str) -> "RunFolder":
+        """A new folder that no other run has."""
         while True:
             now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
             path = OUTPUTS / command / name / now
-            if sweep_job:
-                path = OUTPUTS / "sweeps" / sweep_job[0] / sweep_job[1]
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
-                if sweep_job:
-                    raise UserError(f"{path} is there already; choose another sweep.name.") from None
                 continue
             except OSError as error:
                 raise UserError(f"{path} cannot be made: {error.strerror}.") from error
@@ -57,6 +63,10 @@ class RunFolder:
     @property
     def gradient_flow_file(self) -> Path:
         return self.path / GRADIENT_FLOW
+
+    def has_checkpoint(self) -> bool:
+        """Whether it is a training run that eval, generate and resume can work with."""
+        return self.config_file.is_file() and (self.checkpoints / "index.json").is_file()
 
     def subfolder(self, name: str) -> Path:
         folder = self.path / name
@@ -98,7 +108,61 @@ class RunFolder:
         before = self.read_status()
         now = datetime.now().astimezone().isoformat(timespec="microseconds")
         values = {"status": status, "started": before.get("started", now), "updated": now, **more}
+        values |= {"host": platform.node(), "process": os.getpid()}
         write_json(self.path / "status.json", values)
+
+    def state(self) -> str:
+        """running, finished, failed or interrupted; killed (its process is gone), damaged, or empty."""
+        file = self.path / "status.json"
+        if not file.exists():
+            # A process that was ended while it made the folder, or one that makes it now.
+            return "running" if self.is_owned() else "empty"
+        status = self.read_status().get("status")
+        if status not in ("running", "finished", "failed", "interrupted"):
+            return "damaged"
+        if status == "running":
+            return "running" if self.is_owned() else "killed"
+        if status == "finished" and not self.config_file.is_file():
+            return "damaged"
+        return str(status)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Inside, no other process may train in this folder; the lock ends with its process.
+
+        Raises:
+            UserError: another process works in it.
+        """
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            with lock:
+                yield
+        except Timeout:
+            status = self.read_status()
+            who = f"process {status['process']} on {status['host']}" if "process" in status else "a process"
+            raise UserError(f"{self.path} is in use by {who}; wait for it, or stop it.") from None
+
+    def is_owned(self) -> bool:
+        """Whether a process is working in this folder."""
+        if not (self.path / LOCK).exists():
+            return False
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder of someone else's: what its status says must do
+            return True
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt left; the caller owns the folder."""
+        for entry in self.path.iterdir():
+            if entry.name == LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_json(self.path / "result.json", result)
@@ -109,10 +173,6 @@ class RunFolder:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         return handler
-
-
-def _is_training_run(path: Path) -> bool:
-    return (path / "config.yaml").is_file() and (path / "checkpoints" / "index.json").is_file()
 
 
 def _started(path: Path) -> str:
@@ -127,7 +187,7 @@ def find_run(run: str, key: str = "run") -> RunFolder:
     """
     if run == "latest":
         folders = [*OUTPUTS.glob("train/*/*"), *OUTPUTS.glob("sweeps/*/*")]
-        runs = [folder for folder in folders if _is_training_run(folder)]
+        runs = [folder for folder in folders if RunFolder(folder).has_checkpoint()]
         if not runs:
             raise UserError(
                 f"{key}=latest: there is no training run with a checkpoint under {OUTPUTS.absolute()}. "
@@ -137,7 +197,7 @@ def find_run(run: str, key: str = "run") -> RunFolder:
     path = Path(run).expanduser()
     if not path.is_dir():
         raise UserError(f"{key}={run}: there is no such folder. Give a run's folder, or {key}=latest.")
-    if not _is_training_run(path):
+    if not RunFolder(path).has_checkpoint():
         raise UserError(
             f"{key}={run} is no training run: a folder with config.yaml and checkpoints/ is needed, such "
             "as outputs/train/<name>/<time>."
@@ -145,7 +205,36 @@ def find_run(run: str, key: str = "run") -> RunFolder:
     return RunFolder(path)
 
 
+def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
+    rows = []
+    if jsonl.is_file():
+        for line in jsonl.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
+
+
+_typed: list[str] = []
+
+
+def remember_typed_words() -> None:
+    """Keep the command line as it is now, before words are changed for Hydra."""
+    _typed[:] = sys.argv
+
+
 def command_line() -> str:
-    """The words that were typed, as one line."""
-    words = [*sys.argv[0].split(), *sys.argv[1:]]
-    return " ".join(word if re.fullmatch(r"[\w./=,:+@%-]+", word) else repr(word) for word in words)
+    """The words that were typed, as one line that a shell would read in the same way."""
+    command, *words = _typed or sys.argv
+    return " ".join([*command.split(), *map(_as_typed, words)])
+
+
+def _as_typed(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if equals and len(value) > 1 and value.startswith("'") and value.endswith("'"):
+        word = f"{key}={unquote(value)}"  # the dispatcher had quoted it
+    return shlex.quote(word)

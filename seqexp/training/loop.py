@@ -21,6 +21,7 @@ from seqexp.evaluation.split import evaluate_split
 from seqexp.evaluation.written import written_metrics
 from seqexp.tasks.base import Metric, Task
 from seqexp.tasks.carried import CarriedState
+from seqexp.tracking.direction import better_when
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.plots import save
 from seqexp.tracking.progress import Progress
@@ -36,16 +37,9 @@ log = logging.getLogger(__name__)
 # Held-out rows on which the gradient through time is measured at each validation.
 GRADIENT_FLOW_ROWS = 16
 
-HIGHER_IS_BETTER = ("accuracy", "bleu", "chrf", "exam/")
-
 
 class NonFiniteLossError(RunFailedError):
     """The loss became infinite or NaN."""
-
-
-def monitor_mode(monitor: str) -> str:
-    """``max`` for metrics of which more is better, else ``min``."""
-    return "max" if any(word in monitor for word in HIGHER_IS_BETTER) else "min"
 
 
 def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
@@ -61,7 +55,8 @@ def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
 class Trainer:
     """Trains `model` on `data` until the length in the configuration, a stop request, or patience's end.
 
-    `forward` is what the loss calls: the model, or its compiled form.
+    `forward` is what the loss calls: the model, or its compiled form. `prune` is told step and results of
+    every validation, and may end a trial of a search.
     """
 
     def __init__(
@@ -73,16 +68,17 @@ class Trainer:
         data: Data,
         device: Device,
         run: RunFolder,
+        prune: Callable[[int, dict[str, float]], bool] | None = None,
     ) -> None:
         self.config, self.settings = config, config.trainer
         self.model, self.forward, self.task, self.data = model, forward, task, data
-        self.device, self.run = device, run
+        self.device, self.run, self._prune = device, run, prune
         self.total = planned_steps(config, data.steps_per_epoch)
         self.optimizers = Optimizers(config.optimizer, model)
         self.schedule = registry.load("scheduler", config.scheduler.name)
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
         self.checkpoints = Checkpoints(run, config.trainer.keep_last)
-        self.mode = monitor_mode(config.trainer.monitor)
+        self.mode = better_when(config.trainer.monitor)
         measured = [f"val/{name}" for name in task.metric_names]
         check_choice("trainer.monitor", config.trainer.monitor, measured)
         self.carried = CarriedState(model) if data.carries_state else None
@@ -138,7 +134,7 @@ class Trainer:
     # The loop
 
     def fit(self, metrics: MetricsLog) -> str:
-        """Train; return how it ended: ``finished``, ``stopped early`` or ``interrupted``.
+        """Train; return how it ended: ``finished``, ``stopped early``, ``pruned`` or ``interrupted``.
 
         Raises:
             NonFiniteLossError: the loss is infinite or NaN.
@@ -169,6 +165,9 @@ class Trainer:
                         self._validate()
                         if not done and self._out_of_patience():
                             return "stopped early"
+                        if not done and self._prune and self._prune(self.step, self.latest):
+                            log.info("step %d  worse than other trials at this step: pruned", self.step)
+                            return "pruned"
             finally:
                 progress.close()
         return "finished"

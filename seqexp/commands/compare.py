@@ -1,0 +1,111 @@
+"""`seqexp compare`: a table and pictures of several runs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqexp.commands.plain import Parser
+from seqexp.errors import UserError
+
+if TYPE_CHECKING:
+    from seqexp.reports.frame import Comparison
+
+DESCRIPTION = """Runs side by side: the settings in which they differ, and what they reached at their best
+checkpoint; mean ± standard deviation over seeds, the best in bold. Pictures go to <sweep>/compare/, as PNG and SVG.
+
+  seqexp compare outputs/sweeps/length
+  seqexp compare outputs/sweeps/length --x data.seq_len --hue model.name --y val/accuracy
+  seqexp compare outputs/train/gpt_potter/* --by optimizer.lr --format latex > table.tex
+  seqexp compare latest --format csv --no-figures"""
+
+OPTIONS = ["--x", "--y", "--hue", "--by", "--format", "--json", "--figures", "--no-figures", "--help"]
+
+
+def main(words: list[str]) -> None:
+    parser = Parser("seqexp compare", DESCRIPTION)
+    parser.add_argument(
+        "targets", nargs="*", default=["latest"], metavar="RUN|SWEEP", help="folders, or latest"
+    )
+    parser.add_argument("--y", nargs="+", metavar="METRIC", help="what is compared; all of the validation")
+    parser.add_argument("--x", metavar="SETTING", help="the axis of a picture; else the first that differs")
+    parser.add_argument(
+        "--hue", nargs="+", metavar="SETTING", help="the lines of the pictures; else the others"
+    )
+    parser.add_argument("--by", nargs="+", metavar="SETTING", help="further columns of the table")
+    parser.add_argument("--format", default="table", help="table, csv, markdown, latex or json (stdout)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format")
+    parser.add_argument("--figures", metavar="FOLDER", help="where the pictures go")
+    parser.add_argument("--no-figures", action="store_true", help="the table alone")
+    options = parser.parse_args(words)
+
+    from seqexp.reports.frame import compare, gather
+    from seqexp.reports.tables import FORMATS, as_rich, as_text
+
+    if options.format not in FORMATS:
+        raise UserError(f"--format {options.format} is not known; there are {', '.join(FORMATS)}.")
+    runs = gather(options.targets)
+    named = [*([options.x] if options.x else []), *(options.hue or []), *(options.by or [])]
+    comparison = compare(runs, options.y, named)
+    if options.format == "table":
+        from rich.console import Console
+
+        console = Console()
+        console = console if console.is_terminal else Console(width=10_000)
+        console.print(as_rich(comparison, " ".join(options.targets)))
+    else:
+        print(as_text(comparison, options.format))
+    _say_what_is_missing(comparison)
+    if not options.no_figures:
+        folder = Path(options.figures) if options.figures else _folder(options.targets, comparison)
+        files = draw(comparison, folder, options.x, options.hue)
+        print(f"pictures: {', '.join(file.name for file in files)} (and .svg) in {folder}", file=sys.stderr)
+
+
+def _say_what_is_missing(comparison: "Comparison") -> None:
+    states: dict[str, int] = {}
+    for run in comparison.left_out:
+        states[run.status] = states.get(run.status, 0) + 1
+    if states:
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        print(f"left out: {told} (of {len(comparison.runs)} runs)", file=sys.stderr)
+
+
+def _folder(targets: list[str], comparison: "Comparison") -> Path:
+    """``compare/`` in the one sweep that was named, else in ``outputs/``."""
+    from seqexp.tracking.run_folder import OUTPUTS
+    from seqexp.tracking.sweep_folder import is_sweep
+
+    parents = {run.path.parent for run in comparison.runs}
+    parent = parents.pop() if len(parents) == 1 else None
+    if parent and is_sweep(parent):
+        return parent / "compare"
+    return OUTPUTS / "compare"
+
+
+def draw(
+    comparison: "Comparison", folder: Path, x: str | None = None, hue: list[str] | None = None
+) -> list[Path]:
+    """Draw what can be drawn of these runs into `folder`; returns the PNG files."""
+    from seqexp.reports.figures import curves_figure, save_for_paper, search_figures, setting_figure
+    from seqexp.tracking.sweep_folder import SweepFolder
+
+    sweep = comparison.runs[0].path.parent
+    title, metric = sweep.name if folder.parent == sweep else "", comparison.monitor
+    search = (sweep / "study.db").is_file() and folder.parent == sweep
+    settings = comparison.settings
+    x = x or (settings[0] if settings else None)
+    others = hue if hue is not None else [key for key in settings if key != x]
+    lines = hue if hue is not None else settings
+    figures = {"curves": curves_figure(comparison, metric, lines, title)}
+    if x:
+        for name in comparison.metrics[:4]:
+            stem = f"{name}_by_{x}".replace("/", "_").replace(".", "_")
+            figures[stem] = setting_figure(
+                comparison, x, name, [] if search and hue is None else others, title
+            )
+    if search:
+        call = SweepFolder(sweep).call
+        figures |= search_figures(SweepFolder(sweep), call.get("objectives") or [metric])
+    for name, figure in figures.items():
+        save_for_paper(figure, folder / name)
+    return [folder / f"{name}.png" for name in figures]

@@ -1,0 +1,138 @@
+"""Hydra's and OmegaConf's errors as one short message: what was given, what is allowed, what to do."""
+
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from hydra.errors import OverrideParseException
+
+from seqexp import registry
+from seqexp.config.data import OtherDataConfig
+from seqexp.config.paths import conf_dir, user_conf_dir
+from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
+from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.config.sweep import SweepConfig
+from seqexp.errors import UserError, suggest
+
+
+def short_error(error: BaseException) -> UserError:
+    """Hydra's or OmegaConf's error as one message: what was given, what is allowed, what to do."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    text = f"{error}"
+    inner = f"{error.__cause__}" if error.__cause__ else ""
+
+    if isinstance(error, OverrideParseException):
+        return UserError(f"cannot read {error.override!r}; write group=option or key=value.")
+    found = re.search(r"Could not (?:find|load) '([^']+)'", text) or re.search(
+        r"In '[^']*': Could not find '([^']+)'", text
+    )
+    if found:
+        return _unknown_option(found[1], text)
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        return _unknown_key(found[1], inner or text)
+    found = re.search(r"override ([\w.]+)=(\S*).*is not a ListConfig", f"{text}\n{inner}", re.DOTALL)
+    if found:
+        return UserError(f"{found[1]}={found[2]} must be a list; write {found[1]}=[{found[2]}].")
+    found = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text + inner)
+    if found:
+        key = re.search(r"full_key: (\S+)", text + inner)
+        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return UserError(
+            f"{key[1] if key else 'the value'}={found[1]} is not {kind.get(found[2], found[2])}."
+        )
+    found = re.search(r"override ([\w.]+)=null.*not Optional", text + inner, re.DOTALL)
+    if found:
+        return UserError(f"{found[1]}=null is not allowed; give a value, or leave it out.")
+    found = re.search(r"override ([\w.]+)=.*Value '(.*)' is not a valid (\w+)", text + inner, re.DOTALL)
+    if found:
+        wanted = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
+        return UserError(f"{found[1]}={found[2]} is not {wanted}.")
+    if "does not support sweep type" in text:
+        return UserError("a grid needs values to go through; for interval(…) search with sweep=optuna.")
+    found = re.search(r"Interpolation key '([^']+)' not found", text + inner)
+    if found:
+        return UserError(
+            f"these choices do not go together: one of them needs {found[1]}, which the others do not have "
+            "(a language model and sentences to translate, for instance); change model= or data=."
+        )
+    found = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text + inner)
+    if found:
+        key = re.search(r"full_key: (\S+)", text + inner)
+        return _unknown_key(key[1] if key else found[1], inner or text)
+    lines = [line.strip() for line in (text + "\n" + inner).splitlines() if line.strip()]
+    said = " ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
+    return UserError(said[:400])
+
+
+def option_names(folder: str) -> list[str]:
+    """The options of a group such as ``model``, over all places where options are found."""
+    places = [user_conf_dir(), conf_dir(), *map(Path, registry.CONF_DIRS)]
+    for i, word in enumerate(sys.argv):
+        if word in ("--config-dir", "-cd") and i + 1 < len(sys.argv):
+            places.append(Path(sys.argv[i + 1]))
+        elif word.startswith("--config-dir="):
+            places.append(Path(word.partition("=")[2]))
+    names = {
+        str(file.relative_to(place / folder).with_suffix(""))
+        for place in places
+        if place
+        for file in (place / folder).glob("**/*.yaml")
+    }
+    return sorted(names)
+
+
+def _unknown_option(path: str, text: str) -> UserError:
+    group, _, option = path.partition("/")
+    names = option_names(group)
+    if not names:
+        return UserError(text.splitlines()[0])
+    near = ", ".join(near_options(option, names))
+    return UserError(f"{group}={option} is not known; there are {near}." + suggest(option, names))
+
+
+def near_options(option: str, names: list[str]) -> list[str]:
+    """The options in the folder that was named; else all, each folder as one."""
+    folder = option.rpartition("/")[0]
+    same = [name for name in names if folder and name.startswith(f"{folder}/")]
+    return same or list(dict.fromkeys(re.sub(r"/.*", "/…", name) for name in names))
+
+
+def unnamed_option() -> UserError:
+    for word in sys.argv[1:]:
+        group, equals, option = word.partition("=")
+        names = option_names(group) if re.fullmatch(r"[\w/]+", group) else []
+        if equals and names and option not in names:
+            return UserError(f"{word} is not known; there are {', '.join(names)}.")
+    return UserError("a group such as model= needs the name of an option.")
+
+
+def _unknown_key(key: str, text: str) -> UserError:
+    """List the keys of the dataclass that refused this one; OmegaConf's message names the class."""
+    parent, _, leaf = key.rpartition(".")
+    owner = re.search(r"object_type=(\w+)", text)
+    known = _field_names(owner[1]) if owner else []
+    if owner and not parent:
+        known += ["experiment", "debug"]
+    if not known:
+        return UserError(f"{key} is not a setting; --help lists all settings.")
+    hint = suggest(leaf, known)
+    if hint and parent:
+        hint = hint.replace("'", f"'{parent}.", 1)
+    return UserError(f"{key} is not a setting; {parent or 'the top level'} has {', '.join(known)}.{hint}")
+
+
+def _field_names(class_name: str) -> list[str]:
+    schemas = [TrainConfig, EvalConfig, GenerateConfig, OtherDataConfig, SweepConfig]
+    schemas += [DeviceConfig, TrainerConfig, GenerationConfig]
+    for group, entries in registry.ENTRIES.items():
+        schemas += [registry.load_schema(group, name) for name in entries]
+    for schema in schemas:
+        if schema.__name__ == class_name:
+            return [field.name for field in fields(schema)]
+    return []

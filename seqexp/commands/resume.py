@@ -1,0 +1,93 @@
+"""A run that goes on: its own configuration under the words typed, and its last checkpoint."""
+
+import sys
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from seqexp import registry
+from seqexp.config.root import TrainConfig, to_plain
+from seqexp.errors import UserError
+from seqexp.quoting import quote, unquote
+
+if TYPE_CHECKING:
+    from seqexp.tracking.run_folder import RunFolder
+    from seqexp.training.loop import Trainer
+
+# What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
+# numbers mean.
+RESUMABLE = (
+    "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "data.path", "data.source_path",
+    "data.target_path",
+)  # fmt: skip
+
+
+def type_saved_configuration(resume: str) -> None:
+    """Put the words of the run's own configuration before the ones typed."""
+    from seqexp.tracking.run_folder import find_run
+
+    if {"-m", "--multirun"} & set(sys.argv):
+        raise UserError("resume= goes on with one run; it cannot be used with -m.")
+    quoted = resume.startswith("'") and resume.endswith("'")
+    run = find_run(unquote(resume) if quoted else resume, key="resume")
+    saved = run.read_config()
+    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
+    groups = {word.partition("=")[0] for word in typed}
+    for word in typed:
+        key = word.partition("=")[0].lstrip("+")
+        if "=" in word and not key.startswith(RESUMABLE) and key != "device":
+            raise UserError(
+                f"{word} cannot be changed when a run goes on; settings such as trainer.max_steps= and "
+                "optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
+            )
+    words = []
+    for spec in fields(TrainConfig):
+        value = getattr(saved, spec.name)
+        if spec.name in ("resume", "sweep") or spec.name in groups:
+            continue
+        if is_dataclass(value):
+            if spec.name in registry.ENTRIES:
+                words.append(f"{spec.name}=base_{getattr(value, 'name')}")  # noqa: B009
+            plain = to_plain(value)
+            words += [_word(f"{spec.name}.{key}", item) for key, item in plain.items()]
+        else:
+            words.append(_word(spec.name, value))
+    sys.argv = [sys.argv[0], *words, *typed, f"resume={quote(str(run.path))}"]
+
+
+def _word(key: str, value: Any) -> str:
+    """An override that gives exactly this value back."""
+    if isinstance(value, str):
+        return f"{key}={quote(value)}"
+    if value is None:
+        return f"{key}=null"
+    if isinstance(value, list):
+        return f"{key}=[{','.join(map(str, value))}]"
+    return f"{key}={value}"
+
+
+def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) -> None:
+    """Load the last checkpoint and note in the run's manifest that it went on.
+
+    Raises:
+        UserError: the corpus is not the one that the run was trained on.
+    """
+    before = run.manifest()
+    was, now = before.get("corpus", {}).get("sha256"), manifest["corpus"]["sha256"]
+    if was != now:
+        raise UserError(
+            f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
+            f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
+        )
+    state = trainer.checkpoints.load("last")
+    if state.get("tokenizer") != trainer.data.tokenizer.to_plain():
+        raise UserError(
+            "the tokenizer of this run is not the one that its training part gives now, perhaps because of "
+            "another version of a library (see versions in manifest.json); start a new run."
+        )
+    trainer.load_state(state)
+    keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
+    entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
+    before["resumed"] = [*before.get("resumed", []), entry]
+    before["planned_steps"] = manifest["planned_steps"]
+    before["reproducible"] = before.get("reproducible", True) and manifest["reproducible"]
+    run.write_manifest(before)

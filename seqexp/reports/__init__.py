@@ -1,0 +1,1 @@
+"""Runs beside one another: tables, pictures, and reports of them."""

@@ -1,0 +1,158 @@
+"""Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from seqexp.reports.frame import Comparison, curves, labels, plain_number
+from seqexp.tracking.plots import new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Beyond so many groups a legend is no help, and colours cannot be told apart.
+MOST_LABELS = 20
+
+
+def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: str) -> "Figure":
+    """A metric over steps: the mean over the runs of a label, and a band from the lowest to the highest."""
+    figure = new_figure(8, 4.8)
+    axes = figure.subplots()
+    table = curves(comparison, metric)
+    table["label"] = labels(table, hue)
+    names = list(dict.fromkeys(table["label"]))
+    for name, colour in zip(names, _colours(len(names)), strict=True):
+        runs = table[table["label"] == name]
+        # Where runs ended at different steps the mean is of those that are still there.
+        over = runs.groupby("step")["value"]
+        mean, low, high = over.mean(), over.min(), over.max()
+        axes.plot(mean.index, mean, color=colour, lw=1.4, label=name or None)
+        if runs["run"].nunique() > 1:
+            axes.fill_between(mean.index, low, high, color=colour, alpha=0.18, lw=0)
+    values = table["value"]
+    if "loss" in metric and len(values) and values.min() > 0 and values.max() > 10 * values.min():
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="step", ylabel=metric)
+    axes.grid(alpha=0.3)
+    _legend(axes, names)
+    return figure
+
+
+def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title: str) -> "Figure":
+    """A metric against a setting, a line a label: the mean over runs, its deviation, and every single run.
+
+    What is neither `x` nor in `hue` is averaged over, and the title says so.
+    """
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    table = comparison.table.copy()
+    table["label"] = labels(table, hue)
+    names = list(dict.fromkeys(table["label"]))
+    numeric = pd.api.types.is_numeric_dtype(table[x]) and not pd.api.types.is_bool_dtype(table[x])
+    places = {value: value if numeric else i for i, value in enumerate(dict.fromkeys(table[x]))}
+    for i, (name, colour) in enumerate(zip(names, _colours(len(names)), strict=True)):
+        runs = table[table["label"] == name]
+        over = runs.groupby(x, sort=numeric)[y]
+        mean, deviation = over.mean(), over.std(ddof=1).fillna(0.0)
+        # Side by side where the places are words: points of several labels would hide one another.
+        shift = 0.0 if numeric else 0.12 * (i - (len(names) - 1) / 2)
+        at = [places[value] + shift for value in mean.index]
+        axes.errorbar(
+            at, mean, yerr=deviation, color=colour, fmt="o-" if numeric else "o", capsize=3, lw=1.3, ms=4.5,
+            label=name or None,
+        )  # fmt: skip
+        single = [places[value] + shift for value in runs[x]]
+        axes.scatter(single, runs[y], color=colour, s=9, alpha=0.35, lw=0)
+    if numeric:
+        _numeric_axis(axes, sorted(places))
+    else:
+        axes.set_xticks(list(places.values()), [plain_number(value) for value in places])
+    rest = [key for key in comparison.settings if key not in (x, *hue)]
+    averaged = f"\n(mean over {', '.join([*rest, 'seed'])})" if rest else ""
+    axes.set(title=title + averaged, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    _legend(axes, names)
+    return figure
+
+
+def _numeric_axis(axes: Any, values: list[float]) -> None:
+    """Logarithmic where the values span more than a factor of eight; ticks at the values if they are few."""
+    if values[0] > 0 and values[-1] > 8 * values[0]:
+        axes.set_xscale("log")
+    if len(values) <= 10:
+        axes.set_xticks(values, [plain_number(value) for value in values])
+        axes.minorticks_off()
+
+
+def _colours(count: int) -> list[Any]:
+    """Colours that can be told apart; of more than ten, along one scale."""
+    import matplotlib
+
+    if count <= 10:
+        return [matplotlib.colormaps["tab10"](i) for i in range(count)]
+    return [matplotlib.colormaps["turbo"]((i + 0.5) / count) for i in range(count)]
+
+
+def _legend(axes: Any, names: list[str]) -> None:
+    if names == [""]:
+        return
+    if len(names) <= 4:
+        axes.legend(fontsize=8)
+    elif len(names) <= MOST_LABELS:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.set_title(f"{axes.get_title()}\n({len(names)} lines; choose fewer with --hue)")
+
+
+def search_figures(sweep: Any, names: list[str]) -> dict[str, "Figure"]:
+    """Optuna's own pictures of a search, whose objectives are `names`: history, importances, parallel
+    coordinates; of several objectives the Pareto front.
+    """
+    import warnings
+
+    import matplotlib
+    import optuna
+    from matplotlib import pyplot
+    from optuna.trial import TrialState
+
+    from seqexp.sweeps.search import storage_url
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    study = optuna.load_study(study_name=sweep.name, storage=storage_url(sweep))
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    if len(complete) < 2:
+        return {}
+    draw = optuna.visualization.matplotlib
+    figures = {}
+    pyplot.switch_backend("agg")
+
+    def add(name: str, plot: Any, **options: Any) -> None:
+        # Optuna sets a style for all pictures to come.
+        with warnings.catch_warnings(), matplotlib.rc_context():
+            warnings.simplefilter("ignore")
+            axes = plot(study, **options)
+        first = axes.flat[0] if hasattr(axes, "flat") else axes
+        figures[name] = first.figure
+
+    if len(names) > 1:
+        if len(names) <= 3:
+            add("pareto_front", draw.plot_pareto_front, target_names=names)
+    else:
+        add("history", draw.plot_optimization_history, target_name=names[0])
+        add("parallel_coordinates", draw.plot_parallel_coordinate, target_name=names[0])
+        if len(complete) > 3 and len(complete[0].params) > 1:
+            add("importances", draw.plot_param_importances, target_name=names[0])
+    return figures
+
+
+def save_for_paper(figure: "Figure", stem: Path) -> bytes:
+    """Write ``<stem>.png`` and ``<stem>.svg``; the bytes of the PNG."""
+    import matplotlib
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    # Text stays text, which a paper can restyle; no date, so that the same runs give the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqexp"}):
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
+    return save(figure, stem.with_suffix(".png"))

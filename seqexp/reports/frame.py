@@ -1,0 +1,212 @@
+"""Runs as a table, with a column a setting or a metric; and seeds gathered into mean and deviation."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seqexp.errors import UserError, suggest
+from seqexp.tracking.catalog import Entry, find, measured, sweep_runs
+from seqexp.tracking.direction import better_when
+from seqexp.tracking.run_folder import RunFolder, read_metrics
+from seqexp.tracking.sweep_folder import SweepFolder
+
+# Settings that name a run, or repeat it, and decide nothing that one would compare.
+NAMES = ("name", "resume", "seed")
+NOT_COMPARED = ("sweep.", "device.", "trainer.log_every", "trainer.checkpoint_every", "trainer.keep_last")
+
+
+@dataclass
+class Comparison:
+    """Runs side by side: `settings` are the columns in which they differ, `metrics` what they reached."""
+
+    runs: list[Entry]
+    settings: list[str]
+    metrics: list[str]
+    table: pd.DataFrame  # one row a finished run: settings, seed, metrics, run (its folder)
+    left_out: list[Entry]  # not finished
+
+    @property
+    def monitor(self) -> str:
+        """The metric that the runs chose their best checkpoint by."""
+        return self.metrics[0]
+
+    def by_setting(self) -> pd.DataFrame:
+        """One row a setting: count ``n``, and of each metric the ``mean`` and sample ``std`` over seeds."""
+        groups = self.table.groupby(self.settings or (lambda _: 0), sort=False, dropna=False)
+        parts = {"n": groups.size()}
+        for metric in self.metrics:
+            parts[f"{metric} mean"] = groups[metric].mean()
+            parts[f"{metric} std"] = groups[metric].std(ddof=1)
+        gathered = pd.DataFrame(parts).reset_index(drop=not self.settings)
+        return gathered.sort_values(self.settings, key=_sortable, kind="stable", ignore_index=True)
+
+
+def _sortable(column: pd.Series) -> pd.Series:
+    """Numbers by size, words in the order they came."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    order = {value: i for i, value in enumerate(dict.fromkeys(column))}
+    return column.map(order)
+
+
+def gather(targets: Iterable[str]) -> list[Entry]:
+    """The training runs that these folders hold; sweeps stand for all of their jobs, no run comes twice."""
+    runs: dict[str, Entry] = {}
+    for target in targets:
+        for entry in find(target):
+            found = sweep_runs(SweepFolder(entry.path)) if entry.kind == "sweep" else [entry]
+            runs.update((str(run.path.resolve()), run) for run in found if run.kind == "train")
+    if not runs:
+        raise UserError("there is no training run to compare; `seqexp runs` lists what there is.")
+    return list(runs.values())
+
+
+def compare(
+    runs: list[Entry], metrics: list[str] | None = None, settings: list[str] | None = None
+) -> Comparison:
+    """Lay runs side by side, by `metrics` (all of the validation, if none are named) and `settings`.
+
+    Raises:
+        UserError: nothing is finished, or no run has such a metric or setting.
+    """
+    finished = [run for run in runs if run.status == "finished"]
+    if not finished:
+        states = ", ".join(sorted({run.status for run in runs}))
+        raise UserError(f"none of the {len(runs)} runs is finished (they are: {states}).")
+    found = {str(run.path): measured(RunFolder(run.path)) for run in finished}
+    known = list(dict.fromkeys(name for one in found.values() for name in one))
+    monitors = list(dict.fromkeys(run.metric for run in finished if run.metric))
+    names = metrics or [
+        *monitors,
+        *(name for name in known if name.startswith("val/") and name not in monitors),
+    ]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"no run has measured {name}; there are {', '.join(known)}." + suggest(name, known)
+            )
+    differing = varying_settings(finished)
+    for key in settings or ():
+        if all(key not in run.config for run in finished):
+            keys = sorted({key for run in finished for key in run.config})
+            raise UserError(f"{key} is no setting of these runs." + suggest(key, keys))
+    chosen = list(dict.fromkeys([*(settings or ()), *differing]))
+    rows = [
+        {
+            **{key: _plain(run.config.get(key)) for key in chosen},
+            "seed": run.config.get("seed"),
+            **{name: found[str(run.path)].get(name) for name in names},
+            "run": str(run.path),
+        }
+        for run in finished
+    ]
+    table = pd.DataFrame(rows)
+    for name in names:
+        table[name] = pd.to_numeric(table[name])
+    return Comparison(runs, chosen, names, table, [run for run in runs if run.status != "finished"])
+
+
+def _plain(value: Any) -> Any:
+    """Lists as text, so that rows can be grouped by them."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def varying_settings(runs: list[Entry]) -> list[str]:
+    """The settings in which runs differ, but for the seed.
+
+    Of one sweep those that were swept over: what else differs follows from them. Of other runs all that
+    differ, the choice of an option (``model.name``) first, without settings that only some of the chosen
+    options have or that always have the value of another one (``model.max_len`` that of ``data.seq_len``).
+    """
+    swept = _swept_settings(runs)
+    keys = list(dict.fromkeys(swept or (key for run in runs for key in run.config)))
+    keys = [key for key in keys if key not in NAMES and not (key.startswith(NOT_COMPARED) and not swept)]
+    columns = {key: [repr(run.config.get(key, "—")) for run in runs] for key in keys}
+    differing = [key for key in keys if len(set(columns[key])) > 1]
+    if swept:
+        return differing
+    chosen = {key.rpartition(".")[0] for key in differing if key.endswith(".name")}
+    kept: list[str] = []
+    for key in sorted(differing, key=lambda key: not key.endswith(".name")):
+        alternative = key.partition(".")[0] in chosen and any(key not in run.config for run in runs)
+        if not alternative and all(columns[key] != columns[other] for other in kept):
+            kept.append(key)
+    return kept
+
+
+def _swept_settings(runs: list[Entry]) -> list[str]:
+    """The settings typed for the jobs of the one sweep that all runs are of; empty if there is none such.
+
+    A word that left no setting of its name, such as ``experiment=``, becomes one of these runs.
+    """
+    if len({run.path.parent for run in runs}) > 1:
+        return []
+    keys: list[str] = []
+    for run in runs:
+        sweep = RunFolder(run.path).manifest().get("sweep")
+        words = sweep.get("words") if isinstance(sweep, dict) else None
+        if not isinstance(words, list):
+            return []
+        for word in map(str, words):
+            key, _, value = word.partition("=")
+            key = key.lstrip("+")
+            if key.startswith(("sweep.", "hydra")) or key == "sweep":
+                continue
+            if key not in run.config and f"{key}.name" in run.config:
+                key = f"{key}.name"
+            run.config.setdefault(key, value)
+            keys.append(key)
+    return keys
+
+
+def curves(comparison: Comparison, metric: str) -> pd.DataFrame:
+    """The metric over steps of every finished run: columns step, value, run, and the settings."""
+    rows = []
+    for values in comparison.table.to_dict("records"):
+        for row in read_metrics(RunFolder(Path(values["run"])).metrics_file):
+            if row.get(metric) is not None:
+                settings = {key: values[key] for key in comparison.settings}
+                rows.append({**settings, "run": values["run"], "step": row["step"], "value": row[metric]})
+    return pd.DataFrame(rows, columns=[*comparison.settings, "run", "step", "value"])
+
+
+def labels(table: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """A label for each row, from the values of `keys`."""
+    if not keys:
+        return pd.Series([""] * len(table), index=table.index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = [table[key].map(lambda value, key=key: shown(key, value)) for key in keys]
+    label = parts[0]
+    for part in parts[1:]:
+        label = label + ", " + part
+    return label
+
+
+def shown(key: str, value: Any) -> str:
+    """``seq_len=20``; of the choice of an option the option alone."""
+    if key.endswith(".name"):
+        return str(value)
+    return f"{key.rpartition('.')[2]}={plain_number(value)}"
+
+
+def plain_number(value: Any) -> str:
+    """A setting as one would write it: 20 and not 20.0, 0.001 and not 0.0010000000001."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "—"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def best_rows(gathered: pd.DataFrame, metric: str) -> list[bool]:
+    """Which rows have the best mean; none where there is only one."""
+    column = gathered[f"{metric} mean"]
+    if len(column) < 2 or column.isna().all():
+        return [False] * len(column)
+    best = column.max() if better_when(metric) == "max" else column.min()
+    return [value == best for value in column]

@@ -1,0 +1,89 @@
+"""How far a sweep is: a line after each job, or a bar over jobs that run side by side."""
+
+import sys
+import threading
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from seqexp.tracking.direction import better_when
+from seqexp.tracking.sweep_folder import SweepFolder
+
+DONE = ("finished", "pruned", "failed")
+
+
+def best_job(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The entry of the ledger with the best value of its (first) metric."""
+    measured = [entry for entry in entries if isinstance(entry.get("value"), int | float)]
+    if not measured:
+        return None
+    pick = max if better_when(measured[-1]["metric"]) == "max" else min
+    return pick(measured, key=lambda entry: entry["value"])
+
+
+def swept_words(entries: list[dict[str, Any]], words: list[str]) -> str:
+    """Of a job's words those in which the jobs of `entries` differ."""
+    common = set.intersection(*(set(entry["words"]) for entry in entries)) if len(entries) > 1 else set()
+    return " ".join(word for word in words if word not in common and not word.startswith("sweep.trial="))
+
+
+def time_left(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
+    """Jobs done, jobs in all, and the rest of the line: failures, the best so far, the time left."""
+    call, entries = sweep.call, sweep.this_call()
+    total = call.get("jobs", 0)
+    by_job = {entry["job"]: entry for entry in entries if entry["status"] in DONE}
+    worked = [entry for entry in by_job.values() if not entry.get("before")]
+    done = call.get("before", 0) + len(by_job)
+    parts = []
+    failed = sum(entry["status"] == "failed" for entry in by_job.values())
+    pruned = sum(entry["status"] == "pruned" for entry in by_job.values())
+    if failed or pruned:
+        parts.append(", ".join(f"{n} {word}" for n, word in ((failed, "failed"), (pruned, "pruned")) if n))
+    best = best_job(sweep.ledger())
+    if best:
+        told = swept_words(sweep.ledger(), best["words"])
+        parts.append(f"best {best['metric']} {best['value']:.4g}" + (f" ({told})" if told else ""))
+    if worked and done < total:
+        per_job = (time.time() - call["started"]) / len(worked)
+        parts.append(f"about {time_left(per_job * (total - done))} left")
+    return done, total, ", ".join(parts)
+
+
+class SweepWatch:
+    """For jobs side by side: a bar on a terminal, elsewhere a line whenever a job has ended."""
+
+    def __init__(self, sweep: SweepFolder) -> None:
+        self._sweep = sweep
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        bar: Any = None
+        told = -1
+        while True:
+            over = self._over.wait(1.0)
+            done, total, rest = progress_line(self._sweep)
+            if sys.stderr.isatty():
+                bar = bar or tqdm(total=total, unit="job", dynamic_ncols=True)
+                bar.set_postfix_str(rest, refresh=False)
+                bar.update(done - bar.n)
+                bar.refresh()
+            elif done > told and done:
+                print(f"{self._sweep.name}: {done} of {total} jobs done, {rest}", file=sys.stderr)
+            told = max(told, done)
+            if over:
+                break
+        if bar is not None:
+            bar.close()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()

@@ -1,0 +1,284 @@
+"""A search by Optuna: what is searched over, the study in the sweep's folder, and its trials.
+
+The study is a sqlite file. Each trial is drawn by a sampler that is seeded anew from the seed and the trial's
+number, so that a search that was interrupted draws what it would have drawn.
+"""
+
+import io
+import json
+import pickle
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+
+from seqexp.config.sweep import SweepConfig
+from seqexp.errors import UserError
+from seqexp.tracking.direction import better_when
+from seqexp.tracking.sweep_folder import SweepFolder
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+# Words that say how to search or where to compute, and may differ when a search goes on.
+FREE_WORDS = ("sweep.n_trials=", "sweep.batch_size=", "sweep.name=", "hydra", "device")
+
+
+class Space:
+    """What the words typed hold fixed, and what they leave to the search."""
+
+    def __init__(self, overrides: Sequence[Override]) -> None:
+        self.fixed: list[str] = []
+        self.distributions: dict[str, BaseDistribution] = {}
+        for override in overrides:
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                self.fixed.append(f"{key}={override.get_value_element_as_str()}")
+                continue
+            values = [] if override.is_interval_sweep() else list(override.sweep_string_iterator())
+            if len(values) == 1:
+                self.fixed.append(f"{key}={values[0]}")
+            else:
+                self.distributions[key] = _distribution(override, values)
+        if not self.distributions:
+            raise UserError(
+                "sweep=optuna has nothing to search over; give a range: "
+                "'optimizer.lr=tag(log,interval(1e-4,1e-2))', model.n_layer='range(1,5)' or model=rnn,lstm."
+            )
+
+    def words(self, trial: optuna.trial.Trial) -> list[str]:
+        """The words of a trial's job."""
+        return [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.distributions)]
+
+    def described(self) -> dict[str, Any]:
+        """What must be the same when the search goes on."""
+        return {
+            "fixed": sorted(word for word in self.fixed if not word.lstrip("+").startswith(FREE_WORDS)),
+            "searched": {
+                key: json.loads(optuna.distributions.distribution_to_json(distribution))
+                for key, distribution in self.distributions.items()
+            },
+        }
+
+
+def _distribution(override: Override, values: list[str]) -> BaseDistribution:
+    value, log = override.value(), "log" in getattr(override.value(), "tags", ())
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        assert low is not None
+        assert high is not None
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+    numbers = [_number(text) for text in values]
+    if isinstance(value, RangeSweep) and not log and not value.shuffle:
+        step = abs(value.step)
+        if all(isinstance(number, int) for number in numbers):
+            return IntDistribution(min(numbers), max(numbers), step=int(step))
+        return FloatDistribution(min(numbers), max(numbers), step=step)
+    return CategoricalDistribution(numbers if None not in numbers else values)
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+class Search:
+    """The study of a sweep; `objectives` are names of metrics."""
+
+    def __init__(
+        self, sweep: SweepFolder, settings: SweepConfig, space: Space, objectives: list[str], seed: int
+    ) -> None:
+        """Open the study, or make it.
+
+        Raises:
+            UserError: the sampler does not go with what is searched over, or the folder holds another search.
+        """
+        _check_sampler(settings, space)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        self.settings, self.space, self.seed = settings, space, seed
+        sweep.path.mkdir(parents=True, exist_ok=True)
+        self.study = optuna.create_study(
+            study_name=sweep.name,
+            storage=storage_url(sweep),
+            directions=["maximize" if better_when(name) == "max" else "minimize" for name in objectives],
+            load_if_exists=True,
+        )
+        self._check_same({**space.described(), "objectives": objectives})
+        self._queue_again()
+
+    def _check_same(self, described: dict[str, Any]) -> None:
+        before = self.study.user_attrs.get("search")
+        if before is None:
+            self.study.set_user_attr("search", described)
+        elif before != described:
+            for key, value in described.items():
+                if before.get(key) != value:
+                    raise UserError(
+                        f"the search {self.study.study_name} is another one: {key} was {before.get(key)} and "
+                        f"is now {value}. Choose another sweep.name, or type the words of the first time."
+                    )
+
+    def _queue_again(self) -> None:
+        """Trials that were interrupted go back into the queue; failed ones are tried once more."""
+        trials = self.study.get_trials(deepcopy=False)
+        repeated = {trial.user_attrs.get("again") for trial in trials}
+        if self.settings.sampler == "cmaes":
+            for trial in trials:
+                _check_cma_state(trial.system_attrs)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                # The same trial, with the parameters it has.
+                self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            elif trial.state == TrialState.FAIL and trial.number not in repeated:
+                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+    def done(self) -> int:
+        """How many trials came to an end; one that was tried again counts once."""
+        trials = self.study.get_trials(deepcopy=False)
+        repeated = {trial.user_attrs.get("again") for trial in trials}
+        return sum(trial.state in DONE and trial.number not in repeated for trial in trials)
+
+    def ask(self, count: int) -> list[optuna.trial.Trial]:
+        return [self._ask() for _ in range(count)]
+
+    def _ask(self) -> optuna.trial.Trial:
+        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        with warnings.catch_warnings():
+            # CMA-ES says of its first trial that it is drawn at random.
+            warnings.simplefilter("ignore", UserWarning)
+            return self.study.ask(self.space.distributions)
+
+    def _sampler(self, trials: int) -> optuna.samplers.BaseSampler:
+        seed = (self.seed * 1_000_003 + trials) % 2**32
+        if self.settings.sampler == "random":
+            return optuna.samplers.RandomSampler(seed)
+        if self.settings.sampler == "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        if self.settings.sampler == "grid":
+            return optuna.samplers.GridSampler(
+                {key: _values(space) for key, space in self.space.distributions.items()},
+                seed=self.seed % 2**32,
+            )
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+    def exhausted(self) -> bool:
+        """Whether a grid has no further point."""
+        sampler = self._sampler(0)
+        return isinstance(sampler, optuna.samplers.GridSampler) and sampler.is_exhausted(self.study)
+
+    def tell(self, trial: optuna.trial.Trial, came: Any) -> None:
+        """`came` is what the job returned: its values, ``pruned`` or ``failed``."""
+        # GridSampler would call study.stop() after its last point, which only study.optimize() may.
+        self.study.sampler = optuna.samplers.RandomSampler()
+        if came == "pruned":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif came == "failed":
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.tell(trial, came)
+
+
+def storage_url(sweep: SweepFolder) -> str:
+    return f"sqlite:///{sweep.path / 'study.db'}"
+
+
+def pruner(name: str) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()
+
+
+class PruningWatch:
+    """Tells the study a job's validations, and the job whether it does so badly that it should end."""
+
+    def __init__(self, sweep: SweepFolder, settings: SweepConfig, metric: str, eval_every: int) -> None:
+        assert settings.trial is not None
+        self._metric, self._eval_every = metric, eval_every
+        study = optuna.load_study(
+            study_name=sweep.name, storage=storage_url(sweep), pruner=pruner(str(settings.pruner))
+        )
+        trial = study.get_trials(deepcopy=False)[settings.trial]
+        self._reported = set(trial.intermediate_values)
+        self._trial = optuna.trial.Trial(study, trial._trial_id)
+
+    def __call__(self, step: int, results: dict[str, float]) -> bool:
+        validation = -(-step // self._eval_every)
+        if validation not in self._reported:  # a job that was resumed reports some a second time
+            self._trial.report(results[self._metric], validation)
+        return self._trial.should_prune()
+
+
+def _values(space: BaseDistribution) -> list[Any]:
+    if isinstance(space, CategoricalDistribution):
+        return list(space.choices)
+    assert isinstance(space, IntDistribution | FloatDistribution)
+    step = space.step
+    assert step is not None
+    return [space.low + i * step for i in range(round((space.high - space.low) / step) + 1)]
+
+
+def _check_sampler(settings: SweepConfig, space: Space) -> None:
+    for key, kind in space.distributions.items():
+        categorical = isinstance(kind, CategoricalDistribution)
+        if settings.sampler == "cmaes" and categorical:
+            raise UserError(
+                f"sweep.sampler=cmaes searches over numbers, and {key} is a choice; write interval(…) or "
+                "range(…), or use sweep.sampler=tpe."
+            )
+        endless = isinstance(kind, FloatDistribution) and kind.step is None
+        if settings.sampler == "grid" and endless:
+            raise UserError(
+                f"sweep.sampler=grid needs values to go through, and {key} is an interval; write "
+                f"{key}=1e-4,1e-3 or range(…), or use sweep.sampler=tpe."
+            )
+
+
+class _OnlyCmaState(pickle.Unpickler):
+    """Reads what Optuna's CMA-ES sampler stores, and no other class or function."""
+
+    ALLOWED = ("cmaes.", "numpy")
+
+    def find_class(self, module: str, name: str) -> Any:
+        plain = module.startswith(self.ALLOWED) and name in (
+            "CMA", "_reconstruct", "ndarray", "dtype", "scalar", "RandomState", "__randomstate_ctor",
+            "__bit_generator_ctor", "MT19937", "_frombuffer",
+        )  # fmt: skip
+        if not plain:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+def _check_cma_state(attributes: dict[str, Any]) -> None:
+    """Optuna keeps the state of CMA-ES as a pickle, which could run anything: look before it is read.
+
+    Raises:
+        UserError: it is not such a state.
+    """
+    stored: dict[str, list[str]] = {}
+    for key in sorted(attributes, key=lambda key: (len(key), key)):
+        if key.startswith("cma:") and isinstance(attributes[key], str) and "optimizer" in key:
+            stored.setdefault(key.rpartition(":")[0], []).append(attributes[key])
+    for parts in stored.values():
+        try:
+            _OnlyCmaState(io.BytesIO(bytes.fromhex("".join(parts)))).load()
+        except Exception as error:
+            raise UserError(
+                f"study.db holds something else than the state of CMA-ES ({error}) and is not read; "
+                "choose another sweep.name."
+            ) from error

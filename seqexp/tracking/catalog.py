@@ -1,0 +1,208 @@
+"""What lies in ``outputs/``: runs and sweeps as rows that can be listed, filtered and compared.
+
+Folders may be half-written, damaged or a stranger's: nothing here trusts what it reads.
+"""
+
+import math
+import os
+import statistics
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqexp.errors import UserError
+from seqexp.files import read_json
+from seqexp.tracking.direction import better_when
+from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_metrics
+from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
+
+# libyaml reads a configuration ten times as fast as Python does.
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass
+class Entry:
+    """A run, or a sweep, as one row."""
+
+    path: Path
+    kind: str  # train, eval, generate, sweep
+    name: str
+    model: str
+    data: str
+    status: str
+    started: datetime | None
+    metric: str = ""
+    best: float | None = None
+    error: str = ""
+    config: dict[str, Any] = field(default_factory=dict)  # flat: model.n_layer → 4
+    jobs: dict[str, int] = field(default_factory=dict)  # of a sweep: status → how many
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return folder_size(self.path)
+
+
+def folder_size(path: Path) -> int:
+    total = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += folder_size(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return total
+    return total
+
+
+def flatten(values: Any, parent: str = "") -> dict[str, Any]:
+    """``{"model": {"n_layer": 4}}`` as ``{"model.n_layer": 4}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{parent}{key}.")
+        else:
+            flat[f"{parent}{key}"] = value
+    return flat
+
+
+def read_flat_config(run: RunFolder) -> dict[str, Any]:
+    """The saved configuration, flat; empty if it is missing or damaged."""
+    try:
+        values = yaml.load(run.config_file.read_text(encoding="utf-8"), Loader=SafeLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    flat = flatten(values)
+    flat.pop("schema_version", None)
+    return flat
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else that a file may hold."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def read_run(path: Path, kind: str) -> Entry:
+    """The row of one run's folder."""
+    run = RunFolder(path)
+    status, result = run.read_status(), read_json(path / "result.json")
+    monitor = result.get("monitor")
+    monitor = monitor if isinstance(monitor, dict) else {}
+    config = read_flat_config(run)
+    return Entry(
+        path=run.path,
+        kind=kind,
+        name=str(config.get("name") or path.parent.name),
+        model=str(config.get("model.name", "")),
+        data=str(config.get("data.name", "")),
+        status=run.state(),
+        started=_time(status.get("started")),
+        metric=str(monitor.get("name", "")),
+        best=number(monitor.get("best")),
+        error=str(status.get("error", "")),
+        config=config,
+    )
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+
+
+def sweep_runs(sweep: SweepFolder) -> list[Entry]:
+    """The rows of a sweep's jobs."""
+    return [read_run(run.path, "train") for run in sweep.jobs()]
+
+
+def read_sweep(path: Path) -> Entry:
+    """The row of a sweep: how many of its jobs are in which state, and the best of them."""
+    sweep = SweepFolder(path)
+    jobs = sweep_runs(sweep)
+    counts: dict[str, int] = {}
+    for job in jobs:
+        counts[job.status] = counts.get(job.status, 0) + 1
+    wanted = number(sweep.call.get("jobs")) or len(jobs)
+    if len(jobs) < wanted:
+        counts["missing"] = int(wanted) - len(jobs)
+    measured = [job for job in jobs if job.best is not None]
+    metric = measured[0].metric if measured else ""
+    same = [job.best for job in measured if job.metric == metric and job.best is not None]
+    started = [job.started for job in jobs if job.started]
+    status = "finished"
+    for state in ("running", "failed", "killed", "interrupted", "damaged", "empty", "missing"):
+        if counts.get(state):
+            status = state if state == "running" else "incomplete"
+            break
+    return Entry(
+        path=sweep.path,
+        kind="sweep",
+        name=sweep.name,
+        model=",".join(sorted({job.model for job in jobs if job.model})),
+        data=",".join(sorted({job.data for job in jobs if job.data})),
+        status=status,
+        started=min(started, default=None),
+        metric=metric,
+        best=(max if better_when(metric) == "max" else min)(same) if same else None,
+        jobs=counts,
+    )
+
+
+def list_all(with_jobs: bool = False) -> list[Entry]:
+    """Runs and sweeps under ``outputs/``, oldest first; a sweep's jobs too if asked for."""
+    entries = []
+    for command in ("train", "eval", "generate"):
+        entries += [read_run(path, command) for path in OUTPUTS.glob(f"{command}/*/*") if path.is_dir()]
+    for path in OUTPUTS.glob("sweeps/*"):
+        if path.is_dir():
+            entries.append(read_sweep(path))
+            if with_jobs:
+                entries += sweep_runs(SweepFolder(path))
+    return sorted(entries, key=lambda entry: entry.started.timestamp() if entry.started else 0.0)
+
+
+def measured(run: RunFolder) -> dict[str, float]:
+    """What a finished run can be judged by: metrics of its best checkpoint, size, time, speed."""
+    result = read_json(run.path / "result.json")
+    metrics = result.get("metrics")
+    found = {key: number(value) for key, value in metrics.items()} if isinstance(metrics, dict) else {}
+    parameters = run.manifest().get("parameters")
+    found["parameters"] = number(parameters.get("total")) if isinstance(parameters, dict) else None
+    found["minutes"] = number(result.get("minutes"))
+    rows = read_metrics(run.metrics_file)
+    found["steps"] = rows[-1]["step"] if rows else None
+    speeds = [row["speed/tokens_per_s"] for row in rows if number(row.get("speed/tokens_per_s"))]
+    found["speed/tokens_per_s"] = statistics.median(speeds) if speeds else None
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def find(target: str) -> list[Entry]:
+    """The runs that `target` names: a run's folder, all of a sweep's jobs, or ``latest``.
+
+    Raises:
+        UserError: there is no such folder, or it is neither.
+    """
+    if target == "latest":
+        everything = [entry for entry in list_all() if entry.kind in ("train", "sweep")]
+        if not everything:
+            raise UserError(
+                f"latest: there is no run under {OUTPUTS.absolute()}. Train one with `seqexp train`, or go "
+                "to the folder where you did."
+            )
+        return [everything[-1]]
+    path = Path(target).expanduser()
+    if not path.is_dir():
+        raise UserError(f"{target}: there is no such folder; `seqexp runs` lists runs and sweeps.")
+    if is_sweep(path):
+        return [read_sweep(path)]
+    if (path / "status.json").exists() or (path / "config.yaml").exists():
+        kind = path.resolve().parent.parent.name
+        return [read_run(path, kind if kind in ("eval", "generate") else "train")]
+    raise UserError(f"{target} is no folder of a run or a sweep; `seqexp runs` lists them.")
