@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from seqexp.reports.frame import Comparison
 
 DESCRIPTION = """Runs side by side: the settings in which they differ, and what they reached at their best
-checkpoint; mean ± standard deviation over seeds, the best in bold. Pictures go to <sweep>/compare/, as PNG and SVG.
+checkpoint; mean ± standard deviation over seeds, the best in bold. Pictures go to <sweep>/compare/.
 
   seqexp compare outputs/sweeps/length
   seqexp compare outputs/sweeps/length --x data.seq_len --hue model.name --y val/accuracy
@@ -38,6 +38,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--no-figures", action="store_true", help="the table alone")
     options = parser.parse_args(words)
 
+    from seqexp.reports.figures import draw_comparison
     from seqexp.reports.frame import compare, gather
     from seqexp.reports.tables import FORMATS, as_rich, as_text
 
@@ -56,8 +57,8 @@ def main(words: list[str]) -> None:
         print(as_text(comparison, options.format))
     _say_what_is_missing(comparison)
     if not options.no_figures:
-        folder = Path(options.figures) if options.figures else _folder(options.targets, comparison)
-        files = draw(comparison, folder, options.x, options.hue)
+        folder = Path(options.figures) if options.figures else _folder(comparison)
+        files = draw_comparison(comparison, folder, options.x, options.hue)
         print(f"pictures: {', '.join(file.name for file in files)} (and .svg) in {folder}", file=sys.stderr)
 
 
@@ -70,42 +71,8 @@ def _say_what_is_missing(comparison: "Comparison") -> None:
         print(f"left out: {told} (of {len(comparison.runs)} runs)", file=sys.stderr)
 
 
-def _folder(targets: list[str], comparison: "Comparison") -> Path:
-    """``compare/`` in the one sweep that was named, else in ``outputs/``."""
+def _folder(comparison: "Comparison") -> Path:
+    """``compare/`` in the sweep that all runs are of, else in ``outputs/``."""
     from seqexp.tracking.run_folder import OUTPUTS
-    from seqexp.tracking.sweep_folder import is_sweep
 
-    parents = {run.path.parent for run in comparison.runs}
-    parent = parents.pop() if len(parents) == 1 else None
-    if parent and is_sweep(parent):
-        return parent / "compare"
-    return OUTPUTS / "compare"
-
-
-def draw(
-    comparison: "Comparison", folder: Path, x: str | None = None, hue: list[str] | None = None
-) -> list[Path]:
-    """Draw what can be drawn of these runs into `folder`; returns the PNG files."""
-    from seqexp.reports.figures import curves_figure, save_for_paper, search_figures, setting_figure
-    from seqexp.tracking.sweep_folder import SweepFolder
-
-    sweep = comparison.runs[0].path.parent
-    title, metric = sweep.name if folder.parent == sweep else "", comparison.monitor
-    search = (sweep / "study.db").is_file() and folder.parent == sweep
-    settings = comparison.settings
-    x = x or (settings[0] if settings else None)
-    others = hue if hue is not None else [key for key in settings if key != x]
-    lines = hue if hue is not None else settings
-    figures = {"curves": curves_figure(comparison, metric, lines, title)}
-    if x:
-        for name in comparison.metrics[:4]:
-            stem = f"{name}_by_{x}".replace("/", "_").replace(".", "_")
-            figures[stem] = setting_figure(
-                comparison, x, name, [] if search and hue is None else others, title
-            )
-    if search:
-        call = SweepFolder(sweep).call
-        figures |= search_figures(SweepFolder(sweep), call.get("objectives") or [metric])
-    for name, figure in figures.items():
-        save_for_paper(figure, folder / name)
-    return [folder / f"{name}.png" for name in figures]
+    return (comparison.sweep.path if comparison.sweep else OUTPUTS) / "compare"

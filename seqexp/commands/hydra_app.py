@@ -28,8 +28,8 @@ from seqexp.config.root import to_typed
 from seqexp.config.sweep import check_sweep_name
 from seqexp.errors import UserError
 from seqexp.quoting import unquote
+from seqexp.sweeps import optuna_sweeper
 from seqexp.sweeps.job import SweepJob
-from seqexp.sweeps.optuna_sweeper import OptunaSweeper
 from seqexp.tracking.run_folder import remember_typed_words
 
 
@@ -57,7 +57,7 @@ def run_app(
     """
     register_schemas()
     Plugins.instance().register(SeqexpSearchPath)
-    Plugins.instance().register(OptunaSweeper)
+    optuna_sweeper.register()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     folder = user_conf_dir()
     if folder:
@@ -97,6 +97,10 @@ def run_app(
         with _without_base_names():
             app()
         end_sweep(command)
+    except KeyboardInterrupt:
+        if Call.current:
+            print(f"to go on: the same line, with sweep.name={Call.current.sweep.name}", file=sys.stderr)
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         if full_error:
             raise

@@ -174,7 +174,7 @@ def _show(words: list[str]) -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(words)
     (entry,) = find(options.run)
-    result = _result(entry)
+    result = RunFolder(entry.path).result()
     if options.json:
         shown = {**_plain(entry), "config": entry.config, "result": result}
         print(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -206,12 +206,6 @@ def _show(words: list[str]) -> None:
         jobs = sweep_runs(SweepFolder(entry.path))
         if jobs:
             _print_table(jobs)
-
-
-def _result(entry: Entry) -> dict[str, Any]:
-    from seqexp.files import read_json
-
-    return read_json(entry.path / "result.json")
 
 
 def _value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 
 from seqexp.errors import RunFailedError, UserError
 from seqexp.sweeps.job import SweepJob, cores, jobs_at_once
-from seqexp.sweeps.progress import SweepWatch, progress_line, swept_words
+from seqexp.sweeps.progress import SweepWatch, progress_line, told
 from seqexp.tracking.run_folder import command_line
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -27,7 +28,7 @@ _stop = False
 
 
 class SweepCallback(Callback):
-    """Called by Hydra once, before the first job, in the process that was started (conf/hydra/seqexp.yaml)."""
+    """Called by Hydra once, before the first job, in the process that was started; see conf/hydra/."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = SweepFolder(Path(str(config.hydra.sweep.dir)))
@@ -36,19 +37,19 @@ class SweepCallback(Callback):
             # Of a search, the sweeper itself knows what is left to do.
             params = dict(config.hydra.sweeper.params or {})
             words = [*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]
-            sweep.begin_call(command_line(), "grid", launcher, _number_of_jobs(words))
+            counts = _values_by_key(words)
+            swept = [key for key, count in counts.items() if count > 1]
+            sweep.begin_call(command_line(), "grid", launcher, math.prod(counts.values()), swept)
         Call.current = Call(sweep, watched=launcher != "basic")
 
 
-def _number_of_jobs(words: list[str]) -> int:
-    jobs = {}  # what is typed comes after what an experiment says, and wins
+def _values_by_key(words: list[str]) -> dict[str, int]:
+    """How many values each key is swept over."""
+    counts = {}  # what is typed comes after what an experiment says, and wins
     for override in OverridesParser.create().parse_overrides(words):
         swept = override.is_discrete_sweep()
-        jobs[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
-    number = 1
-    for count in jobs.values():
-        number *= count
-    return number
+        counts[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
+    return counts
 
 
 class Call:
@@ -106,8 +107,10 @@ def run_sweep_job(cfg: DictConfig, work: Callable[[DictConfig, SweepJob], Any], 
         job.record("failed", error=str(error)[:2000], seconds=time.perf_counter() - started)
         if not isinstance(error, UserError | RunFailedError):
             traceback.print_exception(error)
-        told = swept_words(job.sweep.ledger(), job.words) or f"job {job.number}"
-        print(f"seqexp {command}: job failed ({told}): {error}", file=sys.stderr)
+        print(
+            f"seqexp {command}: job failed ({told(job.sweep, job.number, job.words)}): {error}",
+            file=sys.stderr,
+        )
         return "failed"
     finally:
         if not job.side_by_side:
@@ -156,9 +159,9 @@ def end_sweep(command: str) -> None:
     call = Call.current
     if call is None:
         return
-    call.close()
     if call.interrupted:
         raise KeyboardInterrupt
+    call.close()
     if command == "train":
         _draw(call.sweep)
         print(
@@ -172,10 +175,9 @@ def end_sweep(command: str) -> None:
         f"seqexp {command}: {len(failures)} jobs failed; the same line again runs only these:",
         file=sys.stderr,
     )
-    entries = call.sweep.ledger()
     for entry in failures:
-        told = swept_words(entries, entry["words"]) or f"job {entry['job']}"
-        print(f"  {told}: {entry['error'].splitlines()[0]} ({entry['run']})", file=sys.stderr)
+        words = told(call.sweep, entry["job"], entry["words"])
+        print(f"  {words}: {entry['error'].splitlines()[0]} ({entry['run']})", file=sys.stderr)
     sys.exit(1)
 
 
@@ -186,4 +188,16 @@ def _shown(sweep: SweepFolder) -> str:
 
 def _draw(sweep: SweepFolder) -> None:
     """The curves of all jobs; the sweep is done, and stays so whatever happens here."""
-    del sweep
+    from seqexp.reports.figures import curves_figure, save_for_paper
+    from seqexp.reports.frame import compare
+    from seqexp.tracking.catalog import sweep_runs
+
+    try:
+        comparison = compare(sweep_runs(sweep))
+        figure = curves_figure(comparison, comparison.monitor, comparison.settings, sweep.name)
+        save_for_paper(figure, sweep.path / "compare" / "curves")
+        print(f"curves of all jobs: {_shown(sweep)}/compare/curves.png", file=sys.stderr)
+    except UserError:
+        return  # nothing is finished
+    except Exception as error:
+        print(f"the curves of all jobs could not be drawn: {error!r}", file=sys.stderr)

@@ -15,6 +15,7 @@ from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
 from seqexp.sweeps.job import SweepJob
+from seqexp.tracking.catalog import flatten
 
 if TYPE_CHECKING:
     from seqexp.tracking.run_folder import RunFolder
@@ -33,8 +34,8 @@ def main() -> None:
 def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | str | None":
     """Train in a folder of its own, in the run's that goes on, or in that of a sweep's job.
 
-    Returns, in a sweep, the values of the objectives, by default the best of `trainer.monitor`; ``pruned`` or,
-    if there are none, ``failed``; of a job that another process works on, None.
+    Returns, in a sweep, the values of the objectives, by default the best of `trainer.monitor`; or
+    ``pruned``; or ``failed``, if there are none; of a job that another process works on, None.
     """
     from seqexp.tracking.run_folder import RunFolder
 
@@ -178,8 +179,13 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     )
     try:
         metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)
+        if job:
+            metrics.settings(_swept_settings(config, job))
         ending = trainer.fit(metrics)
         _conclude(run, config, trainer, manifest, ending)
+        if job and ending != "interrupted":
+            best = run.result()
+            metrics.conclude(best.get("metrics", {}), best.get("step", trainer.step))
         if ending != "interrupted" and not job:
             # A sweep's jobs are short and many: their pictures would take longer than they do.
             try_to_draw(run, config, trainer, metrics)
@@ -191,6 +197,18 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
             word = f'text="{data.parts["val"].pairs[0][0]}"'
         log.info("next    seqexp eval run=latest   or   seqexp generate run=latest %s", word)
     return ending
+
+
+def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
+    """The settings in which the jobs of this sweep differ; ``experiment=``, which sets none, as it is."""
+    flat = flatten(to_plain(config))
+    settings = {}
+    for word in job.sweep.swept_words(job.words):
+        key, _, value = word.partition("=")
+        key = key.lstrip("+")
+        named = f"{key}.name" if key not in flat and f"{key}.name" in flat else key
+        settings[named] = flat.get(named, value)
+    return settings
 
 
 def _pruning(config: TrainConfig, job: SweepJob | None, task: Any) -> Any:

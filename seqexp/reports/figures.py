@@ -7,12 +7,39 @@ import pandas as pd
 
 from seqexp.reports.frame import Comparison, curves, labels, plain_number
 from seqexp.tracking.plots import new_figure, save
+from seqexp.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Beyond so many groups a legend is no help, and colours cannot be told apart.
 MOST_LABELS = 20
+
+
+def draw_comparison(
+    comparison: Comparison, folder: Path, x: str | None = None, hue: list[str] | None = None
+) -> list[Path]:
+    """Draw what can be drawn of these runs into `folder`; returns the PNG files."""
+    sweep, metric, search = comparison.sweep, comparison.monitor, comparison.is_search
+    title = sweep.name if sweep else ""
+    settings = comparison.settings
+    # Along numbers a line can be drawn.
+    numeric = [key for key in settings if pd.api.types.is_numeric_dtype(comparison.table[key])]
+    x = x or next(iter([*numeric, *settings]), None)
+    others = hue if hue is not None else [key for key in settings if key != x]
+    lines = hue if hue is not None else settings
+    figures = {"curves": curves_figure(comparison, metric, lines, title)}
+    if x:
+        for name in comparison.metrics[:4]:
+            stem = f"{name}_by_{x}".replace("/", "_").replace(".", "_")
+            figures[stem] = setting_figure(
+                comparison, x, name, [] if search and hue is None else others, title
+            )
+    if sweep and search:
+        figures |= search_figures(sweep)
+    for name, figure in figures.items():
+        save_for_paper(figure, folder / name)
+    return [folder / f"{name}.png" for name in figures]
 
 
 def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: str) -> "Figure":
@@ -68,6 +95,7 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
         _numeric_axis(axes, sorted(places))
     else:
         axes.set_xticks(list(places.values()), [plain_number(value) for value in places])
+        axes.set_xlim(-0.5, len(places) - 0.5)
     rest = [key for key in comparison.settings if key not in (x, *hue)]
     averaged = f"\n(mean over {', '.join([*rest, 'seed'])})" if rest else ""
     axes.set(title=title + averaged, xlabel=x, ylabel=y)
@@ -105,9 +133,9 @@ def _legend(axes: Any, names: list[str]) -> None:
         axes.set_title(f"{axes.get_title()}\n({len(names)} lines; choose fewer with --hue)")
 
 
-def search_figures(sweep: Any, names: list[str]) -> dict[str, "Figure"]:
-    """Optuna's own pictures of a search, whose objectives are `names`: history, importances, parallel
-    coordinates; of several objectives the Pareto front.
+def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
+    """Optuna's own pictures of a search: history, importances, parallel coordinates; of several objectives
+    the Pareto front.
     """
     import warnings
 
@@ -121,6 +149,7 @@ def search_figures(sweep: Any, names: list[str]) -> dict[str, "Figure"]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     study = optuna.load_study(study_name=sweep.name, storage=storage_url(sweep))
+    names = study.user_attrs["search"]["objectives"]
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(complete) < 2:
         return {}

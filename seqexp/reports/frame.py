@@ -12,7 +12,7 @@ from seqexp.errors import UserError, suggest
 from seqexp.tracking.catalog import Entry, find, measured, sweep_runs
 from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import RunFolder, read_metrics
-from seqexp.tracking.sweep_folder import SweepFolder
+from seqexp.tracking.sweep_folder import STUDY, SweepFolder, is_sweep
 
 # Settings that name a run, or repeat it, and decide nothing that one would compare.
 NAMES = ("name", "resume", "seed")
@@ -30,18 +30,36 @@ class Comparison:
     left_out: list[Entry]  # not finished
 
     @property
+    def sweep(self) -> SweepFolder | None:
+        """The one sweep that all runs are of."""
+        parents = {run.path.parent for run in self.runs}
+        parent = parents.pop()
+        return SweepFolder(parent) if not parents and is_sweep(parent) else None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether they are the trials of a search by Optuna, which are ranked rather than gathered."""
+        return self.sweep is not None and (self.sweep.path / STUDY).is_file()
+
+    @property
     def monitor(self) -> str:
         """The metric that the runs chose their best checkpoint by."""
         return self.metrics[0]
 
     def by_setting(self) -> pd.DataFrame:
-        """One row a setting: count ``n``, and of each metric the ``mean`` and sample ``std`` over seeds."""
+        """One row a setting: count ``n``, of each metric ``mean`` and sample ``std`` over seeds.
+
+        Of a search, the best comes first.
+        """
         groups = self.table.groupby(self.settings or (lambda _: 0), sort=False, dropna=False)
         parts = {"n": groups.size()}
         for metric in self.metrics:
             parts[f"{metric} mean"] = groups[metric].mean()
             parts[f"{metric} std"] = groups[metric].std(ddof=1)
         gathered = pd.DataFrame(parts).reset_index(drop=not self.settings)
+        if self.is_search:
+            rising = better_when(self.monitor) == "min"
+            return gathered.sort_values(f"{self.monitor} mean", ascending=rising, ignore_index=True)
         return gathered.sort_values(self.settings, key=_sortable, kind="stable", ignore_index=True)
 
 
@@ -204,9 +222,9 @@ def plain_number(value: Any) -> str:
 
 
 def best_rows(gathered: pd.DataFrame, metric: str) -> list[bool]:
-    """Which rows have the best mean; none where there is only one."""
+    """Which rows have the best mean; none where all are the same."""
     column = gathered[f"{metric} mean"]
-    if len(column) < 2 or column.isna().all():
+    if column.nunique() < 2:
         return [False] * len(column)
     best = column.max() if better_when(metric) == "max" else column.min()
     return [value == best for value in column]

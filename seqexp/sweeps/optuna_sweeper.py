@@ -1,5 +1,6 @@
 """Hydra's sweeper for ``sweep=optuna``: draws trials, launches them with any launcher, tells the study."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
 
 
+def register() -> None:
+    """Make the sweeper known to Hydra, which takes sweepers from the package ``hydra_plugins`` alone."""
+    sys.modules["hydra_plugins.seqexp"] = sys.modules[__name__]
+    Plugins.instance().register(OptunaSweeper)
+
+
 class OptunaSweeper(Sweeper):
     """One study in the sweep's folder; the same line again goes on to `sweep.n_trials` in all."""
 
-    # Hydra takes plugins from this package alone; the class is registered by commands/hydra_app.py.
     __module__ = "hydra_plugins.seqexp"
 
     def __init__(self, params: Any = None) -> None:
@@ -54,7 +60,8 @@ class OptunaSweeper(Sweeper):
         assert settings.n_trials is not None
         before = search.done()
         launcher = self._config.hydra.runtime.choices["hydra/launcher"]
-        sweep.begin_call(command_line(), settings.sampler or "", launcher, settings.n_trials, before)
+        swept = list(search.space.distributions)
+        sweep.begin_call(command_line(), str(settings.sampler), launcher, settings.n_trials, swept, before)
         at_once = settings.batch_size or jobs_at_once(self._config.hydra.launcher)
         while (left := settings.n_trials - search.done()) > 0 and not search.exhausted():
             trials = search.ask(min(at_once, left))

@@ -22,10 +22,18 @@ def best_job(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
     return pick(measured, key=lambda entry: entry["value"])
 
 
-def swept_words(entries: list[dict[str, Any]], words: list[str]) -> str:
-    """Of a job's words those in which the jobs of `entries` differ."""
-    common = set.intersection(*(set(entry["words"]) for entry in entries)) if len(entries) > 1 else set()
-    return " ".join(word for word in words if word not in common and not word.startswith("sweep.trial="))
+def told(sweep: SweepFolder, number: int, words: list[str]) -> str:
+    """What a job is called: the words in which it differs."""
+    return " ".join(map(_rounded, sweep.swept_words(words))) or f"job {number}"
+
+
+def _rounded(word: str) -> str:
+    """``lr=0.0137`` for ``lr=0.013714285714285714``, as a search draws them."""
+    key, _, value = word.partition("=")
+    try:
+        return f"{key}={float(value):.4g}" if len(value) > 7 else word
+    except ValueError:
+        return word
 
 
 def time_left(seconds: float) -> str:
@@ -48,8 +56,8 @@ def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
         parts.append(", ".join(f"{n} {word}" for n, word in ((failed, "failed"), (pruned, "pruned")) if n))
     best = best_job(sweep.ledger())
     if best:
-        told = swept_words(sweep.ledger(), best["words"])
-        parts.append(f"best {best['metric']} {best['value']:.4g}" + (f" ({told})" if told else ""))
+        words = told(sweep, best["job"], best["words"])
+        parts.append(f"best {best['metric']} {best['value']:.4g} ({words})")
     if worked and done < total:
         per_job = (time.time() - call["started"]) / len(worked)
         parts.append(f"about {time_left(per_job * (total - done))} left")
@@ -67,7 +75,7 @@ class SweepWatch:
 
     def _watch(self) -> None:
         bar: Any = None
-        told = -1
+        shown = -1
         while True:
             over = self._over.wait(1.0)
             done, total, rest = progress_line(self._sweep)
@@ -76,9 +84,9 @@ class SweepWatch:
                 bar.set_postfix_str(rest, refresh=False)
                 bar.update(done - bar.n)
                 bar.refresh()
-            elif done > told and done:
+            elif done > shown and done:
                 print(f"{self._sweep.name}: {done} of {total} jobs done, {rest}", file=sys.stderr)
-            told = max(told, done)
+            shown = max(shown, done)
             if over:
                 break
         if bar is not None:

@@ -24,11 +24,19 @@ from optuna.trial import TrialState
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
 from seqexp.tracking.direction import better_when
-from seqexp.tracking.sweep_folder import SweepFolder
+from seqexp.tracking.sweep_folder import STUDY, SweepFolder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # Words that say how to search or where to compute, and may differ when a search goes on.
-FREE_WORDS = ("sweep.n_trials=", "sweep.batch_size=", "sweep.name=", "hydra", "device")
+FREE_WORDS = (
+    "sweep.n_trials=",
+    "sweep.batch_size=",
+    "sweep.sampler=",
+    "sweep.pruner=",
+    "sweep.name=",
+    "hydra",
+    "device",
+)
 
 
 class Space:
@@ -66,6 +74,12 @@ class Space:
                 for key, distribution in self.distributions.items()
             },
         }
+
+
+def _lines(described: dict[str, Any]) -> set[str]:
+    """What describes a search, as words that can be compared one by one."""
+    searched = {f"{key}: {value}" for key, value in described.get("searched", {}).items()}
+    return {*described.get("fixed", []), *searched, f"sweep.objectives={described.get('objectives')}"}
 
 
 def _distribution(override: Override, values: list[str]) -> BaseDistribution:
@@ -125,12 +139,12 @@ class Search:
         if before is None:
             self.study.set_user_attr("search", described)
         elif before != described:
-            for key, value in described.items():
-                if before.get(key) != value:
-                    raise UserError(
-                        f"the search {self.study.study_name} is another one: {key} was {before.get(key)} and "
-                        f"is now {value}. Choose another sweep.name, or type the words of the first time."
-                    )
+            was, now = (_lines(one) for one in (before, described))
+            changed = [f"without {word}" for word in now - was] + [f"with {word}" for word in was - now]
+            raise UserError(
+                f"the search {self.study.study_name} is another one: it was begun {', '.join(changed)}. Choose "
+                "another sweep.name, or type the words of the first time."
+            )
 
     def _queue_again(self) -> None:
         """Trials that were interrupted go back into the queue; failed ones are tried once more."""
@@ -193,7 +207,7 @@ class Search:
 
 
 def storage_url(sweep: SweepFolder) -> str:
-    return f"sqlite:///{sweep.path / 'study.db'}"
+    return f"sqlite:///{sweep.path / STUDY}"
 
 
 def pruner(name: str) -> optuna.pruners.BasePruner:

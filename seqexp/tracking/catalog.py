@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from seqexp.errors import UserError
-from seqexp.files import read_json
 from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_metrics
 from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
@@ -91,7 +90,7 @@ def number(value: Any) -> float | None:
 def read_run(path: Path, kind: str) -> Entry:
     """The row of one run's folder."""
     run = RunFolder(path)
-    status, result = run.read_status(), read_json(path / "result.json")
+    status, result = run.read_status(), run.result()
     monitor = result.get("monitor")
     monitor = monitor if isinstance(monitor, dict) else {}
     config = read_flat_config(run)
@@ -170,7 +169,7 @@ def list_all(with_jobs: bool = False) -> list[Entry]:
 
 def measured(run: RunFolder) -> dict[str, float]:
     """What a finished run can be judged by: metrics of its best checkpoint, size, time, speed."""
-    result = read_json(run.path / "result.json")
+    result = run.result()
     metrics = result.get("metrics")
     found = {key: number(value) for key, value in metrics.items()} if isinstance(metrics, dict) else {}
     parameters = run.manifest().get("parameters")

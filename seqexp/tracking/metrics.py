@@ -4,11 +4,15 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -58,6 +62,34 @@ class MetricsLog:
         """A picture for TensorBoard's images page."""
         value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
         self._add(Event(summary=Summary(value=[value])), step)
+
+    def settings(self, values: dict[str, Any]) -> None:
+        """The settings of a sweep's job, for TensorBoard's HParams page."""
+        start = SessionStartInfo(start_time_secs=time.time())
+        for name, value in values.items():
+            if isinstance(value, bool):
+                start.hparams[name].bool_value = value
+            elif isinstance(value, int | float):
+                start.hparams[name].number_value = value
+            else:
+                start.hparams[name].string_value = str(value)
+        self._hparams(hparams.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+
+    def conclude(self, best: dict[str, Any], step: int) -> None:
+        """The metrics of the best checkpoint, as ``best/<name>``, and the job's end, for the same page."""
+        values = [
+            Summary.Value(tag=f"best/{name}", simple_value=value)
+            for name, value in best.items()
+            if isinstance(value, int | float)
+        ]
+        self._add(Event(summary=Summary(value=values)), step)
+        end = SessionEndInfo(status=Status.STATUS_SUCCESS, end_time_secs=time.time())
+        self._hparams(hparams.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+
+    def _hparams(self, tag: str, data: HParamsPluginData) -> None:
+        metadata = hparams.create_summary_metadata(data)
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)
+        self._add(Event(summary=Summary(value=[value])), 0)
 
     def _add(self, event: Event, step: int) -> None:
         event.wall_time, event.step = time.time(), step

@@ -168,30 +168,6 @@ def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, t
     return figure
 
 
-def sweep_figure(jobs: list[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> "Figure":
-    """One metric over steps for every job; jobs with the same label, such as seeds, have one colour."""
-    import matplotlib
-
-    figure = new_figure(8, 4.8)
-    axes = figure.subplots()
-    labels = list(dict.fromkeys(label for label, _ in jobs))
-    colours = matplotlib.colormaps["turbo"]
-    curves = [(label, _curve(rows, metric)) for label, rows in jobs]
-    for label, curve in curves:
-        colour = colours((labels.index(label) + 0.5) / len(labels))
-        axes.plot(*curve, color=colour, lw=1.2, alpha=0.8)
-    for i, label in enumerate(labels):
-        axes.plot([], [], color=colours((i + 0.5) / len(labels)), label=label)
-    values = [value for _, (_, some) in curves for value in some if value > 0]
-    if "loss" in metric and values and max(values) > 10 * min(values):
-        axes.set_yscale("log")
-    axes.set(title=title, xlabel="step", ylabel=metric)
-    axes.grid(alpha=0.3)
-    if any(labels):
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
 # Tokens on a side of a picture of attention.
 MOST_TOKENS = 80
 

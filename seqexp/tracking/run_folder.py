@@ -164,6 +164,10 @@ class RunFolder:
             else:
                 entry.unlink()
 
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` says; empty if there is none."""
+        return read_json(self.path / "result.json")
+
     def write_result(self, result: dict[str, Any]) -> None:
         write_json(self.path / "result.json", result)
 

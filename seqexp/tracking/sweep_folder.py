@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from seqexp.files import read_json, write_json
-from seqexp.tracking.run_folder import OUTPUTS, RunFolder
+from seqexp.tracking.run_folder import RunFolder
 
-SWEEPS = OUTPUTS / "sweeps"
+# Of a search: Optuna's study.
+STUDY = "study.db"
 
 
 class SweepFolder:
@@ -21,8 +22,13 @@ class SweepFolder:
     def name(self) -> str:
         return self.path.name
 
-    def begin_call(self, command_line: str, method: str, launcher: str, jobs: int, before: int = 0) -> None:
-        """Note that a command line begins to work on `jobs` jobs; `before` of them were done before."""
+    def begin_call(
+        self, command_line: str, method: str, launcher: str, jobs: int, swept: list[str], before: int = 0
+    ) -> None:
+        """Note that a command line begins to work on `jobs` jobs, which differ in the keys `swept`.
+
+        `before` of the jobs were done before.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         about = self.about()
         call = {
@@ -30,6 +36,7 @@ class SweepFolder:
             "method": method,
             "launcher": launcher,
             "jobs": jobs,
+            "swept": swept,
             "before": before,
             "started": time.time(),
             "ledger_lines": len(self.ledger()),
@@ -46,6 +53,11 @@ class SweepFolder:
         """What the last command line asked for."""
         calls = self.about().get("calls", [])
         return calls[-1] if calls else {}
+
+    def swept_words(self, words: list[str]) -> list[str]:
+        """Of a job's words those in which the jobs differ."""
+        swept = self.call.get("swept", [])
+        return [word for word in words if word.partition("=")[0].lstrip("+") in swept]
 
     def record(self, entry: dict[str, Any]) -> None:
         """Add a job's line to the ledger; jobs side by side may write at once."""
@@ -85,4 +97,6 @@ def _number(path: Path) -> int | None:
 
 
 def is_sweep(path: Path) -> bool:
-    return (path / "sweep.json").is_file() or (path / "multirun.yaml").is_file()
+    return (
+        any((path / name).is_file() for name in ("sweep.json", STUDY)) or (path / "multirun.yaml").is_file()
+    )

@@ -1,0 +1,46 @@
+"""`seqexp report`: one page about a run or a sweep, to read, print, or hand in."""
+
+import sys
+from pathlib import Path
+
+from seqexp.commands.plain import Parser
+from seqexp.errors import UserError
+from seqexp.tracking.catalog import find
+
+DESCRIPTION = """A page about a run or a sweep: how to run it again, corpus, settings, curves, samples,
+evaluations, comparison, failures, environment. One HTML file that needs no other, and the same as Markdown.
+
+  seqexp report latest
+  seqexp report outputs/sweeps/length
+  seqexp report outputs/train/gpt_potter/2026-01-31_12-00-00-000000 --output handin.html"""
+
+OPTIONS = ["--output", "--json", "--help"]
+
+
+def main(words: list[str]) -> None:
+    parser = Parser("seqexp report", DESCRIPTION)
+    parser.add_argument("target", metavar="RUN|SWEEP", help="a folder, or latest")
+    parser.add_argument(
+        "--output", metavar="FILE", help="ends in .html or .md; else report.html and report.md there"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what the page holds as JSON, and write nothing"
+    )
+    options = parser.parse_args(words)
+    (entry,) = find(options.target)
+    if entry.kind not in ("train", "sweep"):
+        raise UserError(f"{options.target} is of `seqexp {entry.kind}`; name the training run or the sweep.")
+
+    from seqexp.reports.report import as_json, write_report
+
+    if options.json:
+        print(as_json(entry))
+        return
+    files = (
+        [Path(options.output)] if options.output else [entry.path / "report.html", entry.path / "report.md"]
+    )
+    for file in files:
+        if file.suffix not in (".html", ".md"):
+            raise UserError(f"--output {file}: the name must end in .html or .md.")
+        write_report(entry, file)
+        print(f"wrote {file}", file=sys.stderr)
