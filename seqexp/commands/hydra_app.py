@@ -28,8 +28,8 @@ from seqexp.config.root import to_typed
 from seqexp.config.sweep import check_sweep_name
 from seqexp.errors import UserError
 from seqexp.quoting import unquote
-from seqexp.sweeps import optuna_sweeper
 from seqexp.sweeps.job import SweepJob
+from seqexp.sweeps.plugins import register_sweepers
 from seqexp.tracking.run_folder import remember_typed_words
 
 
@@ -57,7 +57,7 @@ def run_app(
     """
     register_schemas()
     Plugins.instance().register(SeqexpSearchPath)
-    optuna_sweeper.register()
+    register_sweepers()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     folder = user_conf_dir()
     if folder:

@@ -1,6 +1,5 @@
 """Hydra's sweeper for ``sweep=optuna``: draws trials, launches them with any launcher, tells the study."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from seqexp.errors import UserError
 from seqexp.sweeps.job import jobs_at_once
 from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
-
-
-def register() -> None:
-    """Make the sweeper known to Hydra, which takes sweepers from the package ``hydra_plugins`` alone."""
-    sys.modules["hydra_plugins.seqexp"] = sys.modules[__name__]
-    Plugins.instance().register(OptunaSweeper)
 
 
 class OptunaSweeper(Sweeper):

@@ -142,7 +142,7 @@ class Search:
             was, now = (_lines(one) for one in (before, described))
             changed = [f"without {word}" for word in now - was] + [f"with {word}" for word in was - now]
             raise UserError(
-                f"the search {self.study.study_name} is another one: it was begun {', '.join(changed)}. Choose "
+                f"another search is in this sweep, begun {', '.join(changed)}. Choose "
                 "another sweep.name, or type the words of the first time."
             )
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,18 @@ def environment() -> dict[str, Any]:
         "folder": os.getcwd(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": _versions(),
         "git_commit": _git_commit(),
         "argv": sys.argv[1:],
     }
 
 
+@cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@cache  # a sweep's jobs are of one commit, and asking git takes longer than some of them
 def _git_commit() -> str | None:
     """The commit of the clone that this package runs from, with ``-dirty`` if it was changed."""
     root = Path(__file__).resolve().parents[2]

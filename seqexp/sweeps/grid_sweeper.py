@@ -1,0 +1,47 @@
+"""Hydra's own sweeper of grids, made to compose each job once."""
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination of the values typed.
+
+    Hydra composes all jobs before the first one, to find mistakes, and each of them again when it is
+    launched, which for short jobs takes longer than their training: here the first result is kept.
+    """
+
+    __module__ = "hydra_plugins.seqexp"
+
+    def setup(self, *, hydra_context: HydraContext, **more: Any) -> None:
+        loader: Any = _ComposedOnce(hydra_context.config_loader)
+        super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
+
+
+class _ComposedOnce:
+    """A loader of configurations that keeps a job's until it is asked for a second time."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+        self._kept: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key in self._kept:
+            return self._kept.pop(key)
+        config = self._kept[key] = self._loader.load_sweep_config(master_config, sweep_overrides)
+        return config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Jobs in other processes compose their own.
+        return {"_loader": self._loader, "_kept": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
