@@ -234,3 +234,19 @@ def transformer_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path
     return _translation_run(
         tmp_path_factory.mktemp("transformer_run"), cache_folder, *TINY_TRANSFORMER, *words
     )
+
+
+@pytest.fixture(scope="session")
+def parity_sweep(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The folder of a finished sweep: two models, two lengths, three seeds; tests must not change it."""
+    place = tmp_path_factory.mktemp("parity_sweep")
+    words = (
+        "model=rnn,lstm", "data=parity", "data.seq_len=8,12", "seed=1,2,3", "trainer.max_steps=20",
+        "trainer.eval_every=10", "trainer.sample_tokens=0", "data.eval_sequences=20", "device.threads=1",
+        "sweep.name=s",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _stand_clean(monkeypatch, cache_folder, place)
+        ran = _main("train", "-m", *words)
+    assert ran.code == 0, ran.err
+    return place / "outputs" / "sweeps" / "s"

@@ -56,7 +56,10 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
-    assert all(word in done.stdout for word in ("train", "eval", "generate", "--version"))
+    assert all(
+        word in done.stdout
+        for word in ("train", "eval", "generate", "runs", "compare", "report", "--version")
+    )
 
 
 def test_composing_a_configuration_does_not_import_torch() -> None:
@@ -129,7 +132,7 @@ def test_multirun_anywhere_on_the_line(run_main: Main, book: Path, words: tuple[
     rest = (*TINY, "trainer.max_steps=0", "trainer.sample_tokens=0", "sweep.name=s")
     ran = run_main(*words, "data=text", f"data.path={book}", *rest)
     assert ran.code == 0, ran.err
-    jobs = sorted(Path("outputs/sweeps/s").iterdir())
+    jobs = sorted(Path("outputs/sweeps/s").glob("*_*/"))
     assert [job.name.partition("_")[0] for job in jobs if job.is_dir()] == ["0", "1"]
     seeds = [yaml.safe_load((job / "config.yaml").read_text())["seed"] for job in jobs if job.is_dir()]
     assert seeds == [1, 2]
@@ -540,7 +543,7 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "answers"),
     [
-        ("seqexp ", {"train", "eval", "generate"}),
+        ("seqexp ", {"train", "eval", "generate", "runs", "compare", "report"}),
         ("seqexp tr", {"train"}),
         (
             "seqexp train model=",

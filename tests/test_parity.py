@@ -380,12 +380,10 @@ def test_a_sweep_over_models_takes_settings_that_the_default_has_not(run_main: M
         "sweep.name=s",
     )
     assert ran.code == 0, ran.err
-    configs = [
-        (path / "config.yaml").read_text() for path in Path("outputs/sweeps/s").iterdir() if path.is_dir()
-    ]
+    configs = [(path / "config.yaml").read_text() for path in Path("outputs/sweeps/s").glob("*_*/")]
     assert len(configs) == 2
     assert all("hidden_size: 4" in config for config in configs)
-    assert Path("outputs/sweeps/s/curves.png").is_file()
+    assert Path("outputs/sweeps/s/compare/curves.png").is_file()
     assert "curves of all jobs" in ran.err
 
 
@@ -437,7 +435,7 @@ def test_the_experiments_that_are_sweeps(run_main: Main, name: str) -> None:
         "device=cpu", "device.threads=1",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    jobs = [path for path in Path("outputs/sweeps/s").iterdir() if path.is_dir()]
+    jobs = list(Path("outputs/sweeps/s").glob("*_*/"))
     assert len(jobs) == {"clip": 25, "length": 25, "rnn_vs_lstm_vs_gru": 30}[name]
 
 

@@ -1,11 +1,16 @@
 """Hydra's own sweeper of grids, made to compose each job once."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+
+from seqexp.sweeps.job import note_killed_jobs
+from seqexp.tracking.sweep_folder import SweepFolder
 
 
 class GridSweeper(BasicSweeper):
@@ -20,6 +25,20 @@ class GridSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, **more: Any) -> None:
         loader: Any = _ComposedOnce(hydra_context.config_loader)
         super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        while True:
+            try:
+                return super().sweep(arguments)
+            except TerminatedWorkerError:
+                # The jobs that are done are found again; the others go on.
+                assert self.config is not None
+                if not note_killed_jobs(SweepFolder(Path(str(self.config.hydra.sweep.dir)))):
+                    raise
+                print("a job's process was killed; going on with the others", file=sys.stderr)
+                self.batch_index = 0
 
 
 class _ComposedOnce:

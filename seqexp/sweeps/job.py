@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqexp.config.root import TrainConfig, to_plain
-from seqexp.errors import UserError
+from seqexp.errors import RunFailedError, UserError
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
+
+# So many times a job whose process was killed is tried again, before it has failed.
+MOST_KILLS = 2
 
 
 @dataclass
@@ -29,7 +32,13 @@ class SweepJob:
 
         ``new``, ``resume`` (it was interrupted and has a checkpoint), ``again`` (it failed, or came to no
         checkpoint: the caller clears it), ``finished`` or ``elsewhere`` (another process works on it).
+
+        Raises:
+            RunFailedError: its process was killed several times since the command line was typed.
         """
+        kills = [entry for entry in self.sweep.this_call() if entry["job"] == self.number]
+        if sum(entry["status"] == "killed" for entry in kills) >= MOST_KILLS:
+            raise RunFailedError(f"its process was killed {MOST_KILLS} times (was there too little memory?).")
         self.run = find_job(self.sweep, self.number, config)
         if self.run is None:
             path = self.sweep.path / f"{self.number}_{config.fingerprint()}"
@@ -74,6 +83,19 @@ def jobs_at_once(launcher: Mapping[str, Any]) -> int:
     """How many jobs a launcher with these settings runs side by side on this machine."""
     jobs = int(launcher.get("n_jobs") or 1)
     return max(1, jobs if jobs > 0 else cores() + 1 + jobs)
+
+
+def note_killed_jobs(sweep: SweepFolder) -> list[int]:
+    """Write the jobs whose process is gone into the ledger; returns their numbers.
+
+    When one process of several side by side is killed, joblib ends the others too: who is to blame shows
+    when it happens again.
+    """
+    killed = [run for run in sweep.jobs() if run.state() == "killed"]
+    numbers = [int(run.path.name.partition("_")[0]) for run in killed]
+    for number, run in zip(numbers, killed, strict=True):
+        sweep.record({"job": number, "words": [], "run": run.path.name, "status": "killed"})
+    return numbers
 
 
 def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder | None:

@@ -1,5 +1,6 @@
 """Hydra's sweeper for ``sweep=optuna``: draws trials, launches them with any launcher, tells the study."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
-from seqexp.sweeps.job import jobs_at_once
+from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
 from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -50,6 +51,8 @@ class OptunaSweeper(Sweeper):
             raise UserError(f"{sweep.path} is in use by another search; wait for it, or stop it.") from None
 
     def _run(self, search: Any, sweep: SweepFolder, settings: SweepConfig) -> None:
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
         assert settings.n_trials is not None
         before = search.done()
         launcher = self._config.hydra.runtime.choices["hydra/launcher"]
@@ -59,7 +62,14 @@ class OptunaSweeper(Sweeper):
         while (left := settings.n_trials - search.done()) > 0 and not search.exhausted():
             trials = search.ask(min(at_once, left))
             jobs = [[*search.space.words(trial), f"sweep.trial={trial.number}"] for trial in trials]
-            returned = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
+            try:
+                returned = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
+            except TerminatedWorkerError:
+                if not note_killed_jobs(sweep):
+                    raise
+                print("a job's process was killed; its trial goes on", file=sys.stderr)
+                search.queue_again()
+                continue
             for trial, job in zip(trials, returned, strict=True):
                 if job.return_value != "interrupted":
                     search.tell(trial, job.return_value)

@@ -132,7 +132,7 @@ class Search:
             load_if_exists=True,
         )
         self._check_same({**space.described(), "objectives": objectives})
-        self._queue_again()
+        self.queue_again(failed=True)
 
     def _check_same(self, described: dict[str, Any]) -> None:
         before = self.study.user_attrs.get("search")
@@ -146,8 +146,8 @@ class Search:
                 "another sweep.name, or type the words of the first time."
             )
 
-    def _queue_again(self) -> None:
-        """Trials that were interrupted go back into the queue; failed ones are tried once more."""
+    def queue_again(self, failed: bool = False) -> None:
+        """Trials that were interrupted go back into the queue, with those that `failed` if asked for."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {trial.user_attrs.get("again") for trial in trials}
         if self.settings.sampler == "cmaes":
@@ -157,7 +157,7 @@ class Search:
             if trial.state == TrialState.RUNNING:
                 # The same trial, with the parameters it has.
                 self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            elif trial.state == TrialState.FAIL and trial.number not in repeated:
+            elif failed and trial.state == TrialState.FAIL and trial.number not in repeated:
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def done(self) -> int:
