@@ -175,7 +175,7 @@ def strict_json(text: str) -> Any:
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def markdown_rows(text: str) -> list[list[str]]:

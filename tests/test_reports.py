@@ -212,8 +212,7 @@ def test_a_run_alone(run_main: Main) -> None:
     assert row == {"n": "1", "val/loss mean": "1.25", "val/loss std": ""}
 
 
-def test_settings_that_repeat_the_seed_come_twice(run_main: Main) -> None:
-    """A run that is named twice counts once."""
+def test_a_run_that_is_named_twice_counts_once(run_main: Main) -> None:
     run = make_run(RUN)
     (row,) = table_of(run_main, run, f"{run}/", run.absolute(), RUN.parent / ".." / "hand" / "one")
     assert row["n"] == "1"
@@ -245,7 +244,8 @@ def test_settings_of_one_model_alone_are_no_columns(run_main: Main) -> None:
 def test_names_devices_and_seeds_are_no_columns(run_main: Main) -> None:
     make_run(RUN / "a", name="x", device__threads=1, seed=1)
     make_run(RUN / "b", name="y", device__threads=2, seed=2)
-    assert list(table_of(run_main, RUN / "a", RUN / "b")[0])[0] == "n"
+    (row,) = table_of(run_main, RUN / "a", RUN / "b")
+    assert list(row) == ["n", "val/loss mean", "val/loss std"]
 
 
 def test_columns_of_a_sweep_are_what_was_swept(run_main: Main) -> None:
@@ -290,14 +290,14 @@ def test_numbers_that_may_be_null(run_main: Main) -> None:
 
 
 def test_numbers_and_words_in_one_column(run_main: Main) -> None:
-    values = [1, "auto", 2.5, True, None, ["a", "b"]]
+    values = [1, "auto", 2.5, None, ["a", "b"]]
     for i, value in enumerate(values):
         make_run(RUN / str(i), generation__stop=value, losses=(float(i),))
     runs = [RUN / str(i) for i in range(len(values))]
     rows = table_of(run_main, *runs)
     assert len(rows) == len(values)
     out = run_main("compare", *runs, "--no-figures", "--format", "markdown").out
-    assert {row[0] for row in markdown_rows(out)[2:]} == {"1", "auto", "2.5", "true", "—", "a, b"}
+    assert {row[0] for row in markdown_rows(out)[2:]} == {"1", "auto", "2.5", "—", "a, b"}
     no_crash(run_main("compare", *runs))
     strict_json(run_main("compare", *runs, "--json").out)
 
@@ -313,8 +313,8 @@ def test_close_settings_are_told_apart(run_main: Main) -> None:
 def test_odd_words_in_tables(run_main: Main) -> None:
     """Signs that mean something in CSV, Markdown or LaTeX stay signs, and every row has all columns."""
     words = [
-        "a|b", "x & y", "50 %", "a_b^c~d", r"back\slash", "{brace}", "#1 $2", "line\nbreak", "cr\rhere", "**b**",
-        "`code`", "<b>", 'quo"te, comma', "[l](http://x)", "— ±", r"\|", "  spaces  ", "-", "tail\\",
+        "a|b", "x & y", "50 %", "a_b^c~d", r"back\slash", "{brace}", "#1 $2", "line\nbreak", "cr\rhere",
+        "**b**", "`code`", "<b>", 'quo"te, comma', "[l](http://x)", "— ±", r"\|", "  spaces  ", "-", "tail\\",
     ]  # fmt: skip
     for i, word in enumerate(words):
         make_run(RUN / f"{i:02}", generation__stop=word, losses=(float(i),))
@@ -554,9 +554,9 @@ class Page(HTMLParser):
 
 
 ALLOWED = {
-    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "span", "nav", "a", "div", "table",
-    "thead", "tbody", "tr", "th", "td", "strong", "pre", "figure", "img", "figcaption", "details", "summary",
-    "footer", "br",
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "span", "nav", "a", "div",
+    "table", "thead", "tbody", "tr", "th", "td", "strong", "pre", "figure", "img", "figcaption", "details",
+    "summary", "footer", "br",
 }  # fmt: skip
 
 
@@ -603,7 +603,8 @@ def check_markdown(text: str, folder: Path) -> list[Path]:
     pictures = [folder / unquote(str(child.attrs["src"])) for child in inline if child.type == "image"]
     for picture in pictures:
         assert picture.is_file(), picture
-    assert text.count("![") - text.count("\\![") == len(pictures), "every picture is one"
+    meant = [token for token in tokens if token.type == "inline" and token.content.startswith("![")]
+    assert len(meant) == len(pictures), [token.content for token in meant]
     return pictures
 
 
@@ -690,25 +691,18 @@ def test_failures_are_on_the_page(run_main: Main) -> None:
     check_markdown(markdown, RUN)
 
 
-def test_evaluations_are_on_the_page(run_main: Main, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_are_on_the_page(run_main: Main, tiny_run: Path) -> None:
     run = shutil.copytree(tiny_run, Path("outputs/train/tiny/one"))
-    for split in ("val", "test") if "test" in read(run / "manifest.json")["corpus"]["parts"] else ("val",):
-        assert run_main(
-            "eval", f"run={run}", "device=cpu", "device.threads=1", f"data.split={split}"
-        ).code in (0, 2)
     assert run_main("eval", f"run={run}", "device=cpu", "device.threads=1").code == 0
-    file = sorted(Path("outputs/eval").glob("*/*/result.json"))[-1]
-    metrics = read(file)["metrics"]
+    (file,) = Path("outputs/eval").glob("*/*/result.json")
     page, markdown = report(run_main, run)
     (title,) = {text for text in page.texts if file.parent.name in text}
     assert title.startswith("val, checkpoint best")
     shown = {row[0]: row[1] for row in page.cells if len(row) == 2}
-    for name, value in metrics.items():
+    for name, value in read(file)["metrics"].items():
         assert float(shown[name].replace(",", "")) == pytest.approx(value, rel=1e-3)
-    assert file.parent.name in markdown
+    assert file.parent.name in markdown.replace("\\_", "_")
     # By another way to the same folder.
-    monkeypatch.chdir("outputs")
-    monkeypatch.chdir("..")
     ran = run_main("report", "--json", Path("outputs") / ".." / run)
     assert strict_json(ran.out)["evaluations"]
 
@@ -755,7 +749,7 @@ def test_links_from_markdown_survive_odd_folders(run_main: Main) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["page.pdf", "page", "folder.html", "/dev/null/page.html", "/proc/page.html", ".md", "a\nb.txt"]
+    "target", ["page.pdf", "page", "folder.html", "/dev/null/page.html", "/proc/page.html", ".md"]
 )
 def test_places_where_no_page_can_go(run_main: Main, target: str) -> None:
     make_run(RUN)
@@ -809,9 +803,11 @@ def test_a_folder_that_cannot_be_written(run_main: Main, monkeypatch: pytest.Mon
 
 
 EVIL = [
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'><svg onload=alert(1)>", "</pre></td></table>",
-    "{{ 7 * 7 }}{% raw %}", "${oc.env:HOME}", "<!--", "]]>", "&lt;b&gt;", "</title></style><script>",
-    "![x](http://evil/x.png)", "[x](javascript:alert(1))", "a\r# heading\r\r<b>", "x\n\n<iframe src=//evil>\n\n",
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'><svg onload=alert(1)>",
+    "</pre></td></table>", "{{ 7 * 7 }}{% raw %}", "${oc.env:HOME}", "<!--", "]]>", "&lt;b&gt;",
+    "</title></style><script>",
+    "![x](http://evil/x.png)", "[x](javascript:alert(1))", "[x](http://evil)", "a\r# heading\r\r<b>",
+    "x\n\n<iframe src=//evil>\n\n",
     "|---|", "```\n<b>\n```", "<http://evil>",
 ]  # fmt: skip
 
@@ -825,7 +821,8 @@ def strange_sweep(word: str) -> None:
             generation__stop=f"{word}{job}", words=[f"generation.stop={word}{job}"],
         )  # fmt: skip
         manifest = {
-            "command_line": word, "git_commit": word, "python": word, "versions": {word: word}, "device": word,
+            "command_line": word, "git_commit": word, "python": word, "device": word,
+            "versions": {word: word},
             "corpus": {"name": word, word: word, "stand_in": word, "parts": {word: {word: word}}},
             "sweep": {"words": [f"generation.stop={word}{job}"]}, "resumed": [{"command_line": word}],
         }  # fmt: skip
@@ -862,21 +859,29 @@ def plain_shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("word", EVIL)
 def test_words_of_strangers_stay_words(run_main: Main, plain_shapes: dict[str, Any], word: str) -> None:
     """A page has the same tags whatever the words in the files are, and shows the words."""
-    strange_sweep("harmless")
     job = SWEEP / "0_aa"
     if not plain_shapes:
+        strange_sweep("harmless")
         plain_shapes["job"] = report(run_main, job)[0].shape
-    shutil.rmtree("outputs")
+        shutil.rmtree("outputs")
     strange_sweep(word)
-    page, markdown = report(run_main, job)
+    page, _ = report(run_main, job)
     assert page.shape == plain_shapes["job"]
     assert word.replace("\r", "\n").strip() in page.text.replace("\r", "\n")
-    check_markdown(markdown, job)
-    markdown_rows(re.sub(r"^(`{3,}).*?^\1$", "", markdown, flags=re.M | re.S))
 
 
-def test_words_of_strangers_on_the_page_of_a_sweep(run_main: Main) -> None:
-    word = " ".join(EVIL)
+@pytest.mark.parametrize("word", EVIL)
+def test_words_of_strangers_stay_words_in_markdown(run_main: Main, word: str) -> None:
+    """No HTML comes of them, no link, no picture from elsewhere, and the tables stay whole."""
+    strange_sweep(word)
+    job = SWEEP / "0_aa"
+    _, markdown = report(run_main, job)
+    assert len(check_markdown(markdown, job)) == 3
+    markdown_rows(re.sub(r"^(`{3,})$.*?^\1$", "", markdown, flags=re.M | re.S))
+
+
+@pytest.mark.parametrize("word", [EVIL[0], EVIL[1], "![x](http://evil/x.png)", "a\r# heading\r\r<b>"])
+def test_words_of_strangers_on_the_page_of_a_sweep(run_main: Main, word: str) -> None:
     strange_sweep(word)
     page, markdown = report(run_main, SWEEP)
     assert word.replace("\r", "\n").strip() in page.text.replace("\r", "\n")

@@ -243,6 +243,19 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(seqexp: Process, name: str)
         assert done.returncode in (0, 2), done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read(run_main: Main) -> None:
+    make_run(RUN)
+    make_run(RUN.with_name("other"))
+    RUN.chmod(0)
+    try:
+        assert len(listed(run_main)) == 2
+        no_crash(run_main("runs", "show", RUN))
+        no_crash(run_main("report", RUN))
+    finally:
+        RUN.chmod(0o755)
+
+
 def test_a_configuration_is_data(run_main: Main) -> None:
     make_run(RUN)
     write(RUN / "config.yaml", "model: !!python/object/apply:os.system ['touch owned']\nname: evil\n")
@@ -371,11 +384,15 @@ def small_sweep() -> Path:
 def use_every_reader(run_main: Main, sweep: Path, place: str) -> None:
     job = sweep / "0_aa"
     for words in (
-        ("runs", "--all"), ("runs", "--json", "--all"), ("runs", "show", job), ("runs", "show", job, "--json"),
-        ("runs", "show", sweep), ("runs", "diff", job, sweep / "1_bb"), ("compare", sweep, "--no-figures"),
-        ("compare", sweep, "--json", "--no-figures"), ("compare", job, "--no-figures", "--format", "csv"),
-        ("report", "--json", job), ("report", "--output", "page.md", job),
-    ):  # fmt: skip
+        ("runs", "--json", "--all"),
+        ("runs", "show", job),
+        ("runs", "show", job, "--json"),
+        ("runs", "diff", job, sweep / "1_bb"),
+        ("compare", sweep, "--json", "--no-figures"),
+        ("compare", job, "--no-figures", "--format", "csv"),
+        ("report", "--json", job),
+        ("report", "--output", "page.md", job),
+    ):
         ran = run_main(*words)
         told = crash(ran)
         assert not told, f"{place}, {' '.join(map(str, words))}: {told}"
@@ -391,8 +408,8 @@ def test_odd_values_in_the_files_of_a_run(run_main: Main, file: str) -> None:
     failures = []
     # Every place meets some of the values, every value many of the places.
     for i, place in enumerate(places_of(json.loads(whole))):
-        for j in range(5):
-            value = ODD_VALUES[(i + 4 * j) % len(ODD_VALUES)]
+        for j in range(3):
+            value = ODD_VALUES[(i + 7 * j) % len(ODD_VALUES)]
             Path(file).write_text(json.dumps(put(json.loads(whole), place, value)), encoding="utf-8")
             try:
                 use_every_reader(run_main, sweep, f"{place} = {value!r:.40}")
@@ -401,8 +418,40 @@ def test_odd_values_in_the_files_of_a_run(run_main: Main, file: str) -> None:
     assert not failures, f"{len(failures)} failures, such as\n" + "\n".join(failures[:40])
 
 
-@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: f"{value!r:.20}")
-@pytest.mark.parametrize("key", ["step", "val/loss"])
+ODD_IN_SWEEPS = [None, True, 5, HUGE, 1e300, "x", [], [5], {}, {"a": 1}, [[]]]
+
+
+@pytest.mark.parametrize(
+    "key", ["swept", "jobs", "command_line", "method", "ledger_lines", "run", "words", "job"]
+)
+def test_odd_values_in_the_books_of_a_sweep(
+    run_main: Main, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("seqexp.reports.figures.draw_comparison", lambda *_: [])
+    sweep = small_sweep()
+    (call,) = read(sweep / "sweep.json")["calls"]
+    line = json.loads((sweep / "jobs.jsonl").read_text().splitlines()[0])
+    failures = []
+    for value in ODD_IN_SWEEPS:
+        write(sweep / "sweep.json", {"calls": [{**call, **({key: value} if key in call else {})}]})
+        write(sweep / "jobs.jsonl", json.dumps({**line, **({key: value} if key in line else {})}) + "\n")
+        for words in (("runs",), ("runs", "show", sweep), ("report", sweep)):
+            if told := crash(run_main(*words)):
+                failures.append(f"{key} = {value!r:.20}, {words[0]}: {told}")
+    assert not failures
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("step", value) for value in (True, -1, HUGE, float("nan"), "1", [])),
+        *(
+            ("val/loss", value)
+            for value in (True, HUGE, float("nan"), float("inf"), "x", "1.5", [], {"a": 1})
+        ),
+    ],
+    ids=lambda value: f"{value!r:.20}",
+)
 def test_odd_values_among_the_metrics(run_main: Main, key: str, value: Any) -> None:
     make_run(RUN)
     make_run(RUN.with_name("other"), seed=2)

@@ -214,22 +214,19 @@ def test_a_failed_trial_is_tried_again_and_counts_once(tmp_path: Path) -> None:
     assert len({tuple(trial.params.values()) for trial in complete}) == 6
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_another_search_in_the_same_folder(tmp_path: Path) -> None:
+    """Refused, with what differs; how long, how and where may differ."""
+    run_trials(search_of(tmp_path / "s", TWO_NUMBERS), 1)
+    for words, told in (
         (("x=interval(-2.0,4.0)", TWO_NUMBERS[1]), "x: "),
         ((*TWO_NUMBERS, "seed=2"), "without seed=2"),
         ((*TWO_NUMBERS, "z=interval(0.0,1.0)"), "without z: "),
         (TWO_NUMBERS[:1], "with y: "),
-    ],
-)
-def test_another_search_in_the_same_folder(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
-    run_trials(search_of(tmp_path / "s", TWO_NUMBERS), 1)
-    with pytest.raises(UserError) as refused:
-        search_of(tmp_path / "s", words)
-    assert told in str(refused.value)
-    assert "another sweep.name" in str(refused.value)
-    # How long, how and where may differ.
+    ):
+        with pytest.raises(UserError) as refused:
+            search_of(tmp_path / "s", words)
+        assert told in str(refused.value)
+        assert "another sweep.name" in str(refused.value)
     same = search_of(tmp_path / "s", (*TWO_NUMBERS, "device.threads=1", "sweep.n_trials=7"), sampler="random")
     assert len(same.study.trials) == 1
 
@@ -261,8 +258,7 @@ def test_a_pickle_in_a_study_is_looked_at_before_it_is_read(run_main: Main) -> N
     assert len(states()) == 3
     # Optuna itself would have made the folder.
     study.sampler = optuna.samplers.CmaEsSampler(seed=1)
-    with pytest.raises(AttributeError):
-        study.ask(dict(study.trials[0].distributions))
+    study.ask(dict(study.trials[0].distributions))
     assert Path("evil").exists()
 
 
@@ -580,12 +576,3 @@ def test_settings_of_a_trial_on_the_hparams_page(run_main: Main) -> None:
     assert json.loads((job / "result.json").read_text())["metrics"]["val/loss"] == pytest.approx(
         events.Scalars("best/val/loss")[0].value, rel=1e-6
     )
-
-
-def test_a_mistake_that_only_some_trials_make(run_main: Main) -> None:
-    """A value out of range fails its trial, and the search goes on."""
-    ran = run_main(*SEARCH, "data.seq_len=8,-12", "sweep.sampler=grid")
-    assert ran.code == 1
-    assert sorted(states()) == ["COMPLETE", "FAIL"]
-    assert "data.seq_len=-12 is out of range" in ran.err.splitlines()[-1]
-    assert sorted(statuses()) == ["failed", "finished"]

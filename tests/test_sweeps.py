@@ -69,11 +69,11 @@ def weights(job: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_training(one: Path, other: Path) -> None:
-    assert numbers(one) == numbers(other)
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     assert len(first) >= 3
     assert all(torch.equal(first[key], second[key]) for key in first)
+    assert numbers(one) == numbers(other)
     results = [read(job / "result.json") for job in (one, other)]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["step"] == results[1]["step"]
@@ -195,9 +195,7 @@ def test_the_progress_line(run_main: Main) -> None:
 
 def test_a_sweep_reports_the_best_by_the_monitor(run_main: Main) -> None:
     """An accuracy is better when it is higher."""
-    ran = run_main(
-        *CHEAP, "sweep.name=s", "seed=1,2,3", "trainer.monitor=val/accuracy", "trainer.eval_every=2"
-    )
+    ran = run_main(*CHEAP, "sweep.name=s", "seed=1,2", "trainer.monitor=val/accuracy", "trainer.eval_every=2")
     assert ran.code == 0, ran.err
     accuracies = {}
     for job in jobs_of():
@@ -206,20 +204,19 @@ def test_a_sweep_reports_the_best_by_the_monitor(run_main: Main) -> None:
         accuracies[seed_of(job)] = max(measured)
         assert read(job / "result.json")["monitor"]["best"] == max(measured)
     best = max(accuracies.values())
-    line = re.findall(r"3 of 3 jobs done, best val/accuracy (\S+) \(seed=(\d)\)", ran.err)[-1]
+    line = re.findall(r"2 of 2 jobs done, best val/accuracy (\S+) \(seed=(\d)\)", ran.err)[-1]
     assert float(line[0]) == pytest.approx(best, rel=1e-3)
     assert accuracies[int(line[1])] == best
     ledger = [json.loads(line) for line in Path("outputs/sweeps/s/jobs.jsonl").read_text().splitlines()]
-    assert [entry["value"] for entry in ledger] == [accuracies[seed] for seed in (1, 2, 3)]
+    assert [entry["value"] for entry in ledger] == [accuracies[seed] for seed in (1, 2)]
 
 
 # Ctrl-C and SIGKILL
 
 
-@pytest.mark.parametrize("log_every", [1, 10])
-def test_an_interrupted_sweep_goes_on(run_main: Main, log_every: int) -> None:
+def test_an_interrupted_sweep_goes_on(run_main: Main) -> None:
     """Ctrl-C keeps what is there; the interrupted job ends with the weights of one that was not."""
-    words = (*CHEAP, "sweep.name=s", "seed=1,2,3", f"trainer.log_every={log_every}")
+    words = (*CHEAP, "sweep.name=s", "seed=1,2,3")
     with at_step(13, 2, ctrl_c):
         ran = run_main(*words)
     assert ran.code == 130
@@ -233,7 +230,7 @@ def test_an_interrupted_sweep_goes_on(run_main: Main, log_every: int) -> None:
     assert snapshot(jobs_of()[0]) == first
     resumed = read(jobs_of()[1] / "manifest.json")["resumed"]
     assert [entry["step"] for entry in resumed] == [14], "the step under way was ended and saved"
-    assert run_main(*CHEAP, "sweep.name=whole", "seed=2", f"trainer.log_every={log_every}").code == 0
+    assert run_main(*CHEAP, "sweep.name=whole", "seed=2").code == 0
     assert_same_training(jobs_of()[1], jobs_of("whole")[0])
     assert jobs_of()[1].name.partition("_")[2] == jobs_of("whole")[0].name.partition("_")[2]
 
@@ -410,7 +407,6 @@ def test_a_job_that_another_process_holds_is_left_alone(run_main: Main, status: 
 # Words
 
 
-@pytest.mark.parametrize("multirun", [True, False])
 @pytest.mark.parametrize(
     "word",
     [
@@ -418,12 +414,11 @@ def test_a_job_that_another_process_holds_is_left_alone(run_main: Main, status: 
         "sweep.name=", "sweep.name=.hidden", "sweep.name='../../../escaped'", 'sweep.name="../../../escaped"',
     ],
 )  # fmt: skip
-def test_a_name_that_leaves_the_outputs(run_main: Main, tmp_path: Path, word: str, multirun: bool) -> None:
+def test_a_name_that_leaves_the_outputs(run_main: Main, tmp_path: Path, word: str) -> None:
     place = tmp_path / "a" / "b"
     place.mkdir(parents=True)
     os.chdir(place)
-    words = CHEAP if multirun else [word for word in CHEAP if word != "-m"]
-    ran = run_main(*words, word)
+    ran = run_main(*CHEAP, word)
     assert ran.code == 2, ran.err
     assert len(ran.err.splitlines()) == 1
     assert "sweep.name" in ran.err
@@ -530,7 +525,7 @@ def test_side_by_side_is_the_same_as_one_after_another(run_main: Main, tmp_path:
 def test_an_interrupted_sweep_side_by_side_goes_on(run_main: Main, tmp_path: Path) -> None:
     """Threads are divided over the jobs; Ctrl-C to all of them saves what runs, and begins no further job."""
     words = [word for word in CHEAP if word != "device.threads=1"]
-    words += ["trainer.max_steps=2000", "trainer.eval_every=100", "sweep.name=s"]
+    words += ["trainer.max_steps=1000", "trainer.eval_every=100", "sweep.name=s"]
     process = side_by_side(tmp_path, *words, "seed=1,2,3,4", *JOBLIB)
     deadline = time.monotonic() + 90
     while sum((job / "checkpoints/index.json").is_file() for job in jobs_of()) < 2:
@@ -544,14 +539,14 @@ def test_an_interrupted_sweep_side_by_side_goes_on(run_main: Main, tmp_path: Pat
     assert statuses() == ["interrupted"] * 2
     assert [read(job / "manifest.json")["threads"] for job in jobs_of()] == [2, 2]
     stopped = [read(job / "checkpoints/index.json")["last"]["step"] for job in jobs_of()]
-    assert all(0 < step < 2000 for step in stopped)
+    assert all(0 < step < 1000 for step in stopped)
     ran = run_main(*words, "seed=1,2", "device.threads=1")
     assert ran.code == 0, ran.err
     assert statuses() == ["finished"] * 2
     for job, step in zip(jobs_of(), stopped, strict=True):
         assert [entry["step"] for entry in read(job / "manifest.json")["resumed"]] == [step]
         steps = [row["step"] for row in numbers(job) if "val/loss" in row]
-        assert steps == list(range(100, 2001, 100))
+        assert steps == list(range(100, 1001, 100))
 
 
 @pytest.mark.slow
