@@ -73,8 +73,6 @@ def main() -> None:
     )
     parser.add_argument("what", nargs="?", choices=("cost", "beside"))
     what = parser.parse_args().what
-    import os
-
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         if what != "beside":

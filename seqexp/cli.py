@@ -4,6 +4,7 @@ Standard library only, so that ``seqexp --help`` answers at once. The commands t
 `seqexp.commands`, each with a ``main()`` that reads ``sys.argv``.
 """
 
+import io
 import os
 import re
 import sys
@@ -178,4 +179,8 @@ def main(arguments: list[str]) -> int:
 
 def run() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A folder's name or a file's words may be no text that can be printed: spelled out, not lost.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))

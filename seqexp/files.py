@@ -1,10 +1,16 @@
 """Files that are whole or not there."""
 
+import errno
 import json
 import os
+import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# A run writes no larger file than this, but for its checkpoints and logs.
+MOST_BYTES = 20_000_000
 
 
 def write_atomically(target: Path, data: bytes) -> None:
@@ -27,10 +33,53 @@ def write_json(target: Path, value: Any) -> None:
     write_atomically(target, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_bounded(file: Path, limit: int = MOST_BYTES) -> bytes:
+    """The bytes of a plain file that may be a stranger's: no link, no pipe, no more than `limit`.
+
+    Raises:
+        OSError: it is not there, or is none such.
+    """
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as opened:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+            raise OSError(errno.EINVAL, f"no plain file of at most {limit} bytes", str(file))
+        return opened.read(limit)
+
+
+def _parse(data: bytes) -> Any:
+    # Half of a letter is no text and cannot be printed; we never write one.
+    return json.loads(re.sub(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", rb"\\ufffd", data))
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object, or an empty one if the file is missing, half-written or something else."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = _parse(read_bounded(file))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_json_lines(file: Path, limit: int = MOST_BYTES) -> list[dict[str, Any]]:
+    """The objects in a file with one a line; others, as a half-written last one, are left out."""
+    rows = []
+    try:
+        lines = read_bounded(file, limit).splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            row = _parse(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else that a file may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < 1e300 else None

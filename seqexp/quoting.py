@@ -20,6 +20,11 @@ def quote(value: str) -> str:
     return f"'{value}'"
 
 
+def printable(text: str) -> str:
+    """The text with signs that would steer a terminal or break a line spelled out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def unquote(quoted: str) -> str:
     """The string that `quote` was given."""
     value = re.sub(r"(\\+)('|$)", lambda m: "\\" * (len(m[1]) // 2) + m[2], quoted[1:-1])

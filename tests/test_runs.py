@@ -427,7 +427,7 @@ ODD_IN_SWEEPS = [None, True, 5, HUGE, 1e300, "x", [], [5], {}, {"a": 1}, [[]]]
 def test_odd_values_in_the_books_of_a_sweep(
     run_main: Main, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setattr("seqexp.reports.figures.draw_comparison", lambda *_: [])
+    monkeypatch.setattr("seqexp.reports.report.comparison_figures", lambda *_: {})
     sweep = small_sweep()
     (call,) = read(sweep / "sweep.json")["calls"]
     line = json.loads((sweep / "jobs.jsonl").read_text().splitlines()[0])

@@ -62,7 +62,7 @@ def value_of(trial: Any) -> float:
 
 
 def run_trials(search: Search, n_trials: int, at_once: int = 1) -> None:
-    while (left := n_trials - search.done()) > 0 and not search.exhausted():
+    while (left := n_trials - search.done()) > 0 and search.drawable() > 0:
         for trial in search.ask(min(at_once, left)):
             search.tell(trial, [value_of(trial)])
 
@@ -100,7 +100,7 @@ def test_the_words_of_a_trial_say_its_parameters(tmp_path: Path) -> None:
         (trial,) = search.ask(1)
         read_again = {
             override.key_or_group: override.value()
-            for override in OverridesParser.create().parse_overrides(search.space.words(trial))
+            for override in OverridesParser.create().parse_overrides(search.words(trial))
         }
         assert read_again["seed"] == 4
         assert 0.5 <= read_again["a"] <= 2

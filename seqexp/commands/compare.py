@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--no-figures", action="store_true", help="the table alone")
     options = parser.parse_args(words)
 
-    from seqexp.reports.figures import draw_comparison
+    from seqexp.reports.figures import comparison_figures, save_for_paper
     from seqexp.reports.frame import compare, gather
     from seqexp.reports.tables import FORMATS, as_rich, as_text
 
@@ -50,16 +50,19 @@ def main(words: list[str]) -> None:
     if options.format == "table":
         from rich.console import Console
 
-        console = Console()
-        console = console if console.is_terminal else Console(width=10_000)
+        console = Console(emoji=False)
+        console = console if console.is_terminal else Console(width=10_000, emoji=False)
         console.print(as_rich(comparison, " ".join(options.targets)))
     else:
         print(as_text(comparison, options.format))
     _say_what_is_missing(comparison)
     if not options.no_figures:
         folder = Path(options.figures) if options.figures else _folder(comparison)
-        files = draw_comparison(comparison, folder, options.x, options.hue)
-        print(f"pictures: {', '.join(file.name for file in files)} (and .svg) in {folder}", file=sys.stderr)
+        figures = comparison_figures(comparison, options.x, options.hue)
+        for name, figure in figures.items():
+            save_for_paper(figure, folder / name)
+        names = ", ".join(f"{name}.png" for name in figures)
+        print(f"pictures: {names} (and .svg) in {folder}", file=sys.stderr)
 
 
 def _say_what_is_missing(comparison: "Comparison") -> None:

@@ -129,7 +129,7 @@ def _for_each_job(words: list[str]) -> list[str]:
     changed = []
     for word in words:
         key, _, value = word.partition("=")
-        if key == "sweep.name":
+        if key.lstrip("+") == "sweep.name":
             check_sweep_name(unquote(value) if value.startswith("'") else value)
         if value.startswith("glob("):
             word = _expanded(key, parser.parse_override(word))

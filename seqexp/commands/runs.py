@@ -10,7 +10,9 @@ from typing import Any
 
 from seqexp.commands.plain import Parser
 from seqexp.errors import UserError
+from seqexp.quoting import printable
 from seqexp.tracking.catalog import Entry, find, list_all, sweep_runs
+from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -70,8 +72,8 @@ def _condition(word: str) -> Callable[[Entry], bool]:
     def holds(entry: Entry) -> bool:
         if key in COLUMNS:
             return str(getattr(entry, key)) == wanted
-        value = entry.config.get(key, entry.config.get(f"{key}.name"))
-        return value is not None and _same(value, wanted)
+        found = key if key in entry.config else f"{key}.name"
+        return found in entry.config and _same(entry.config[found], wanted)
 
     return holds
 
@@ -79,7 +81,7 @@ def _condition(word: str) -> Callable[[Entry], bool]:
 def _same(value: Any, wanted: str) -> bool:
     """Whether a setting has the value typed; 1e-3 is 0.001."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).lower() == wanted.lower()
+        return _value(value).lower() == wanted.lower()
     try:
         return float(wanted) == value
     except ValueError:
@@ -90,10 +92,16 @@ def _sorted(entries: list[Entry], by: str) -> list[Entry]:
     if by == "age":
         return entries  # as they come
     if by == "best":
-        return sorted(entries, key=lambda entry: (entry.metric, entry.best is None, entry.best or 0.0))
+        return sorted(entries, key=_rank)
     if by == "size":
         return sorted(entries, key=lambda entry: entry.size)
     return sorted(entries, key=lambda entry: str(getattr(entry, by)))
+
+
+def _rank(entry: Entry) -> tuple[bool, str, float]:
+    """The best of each metric first, what has none last."""
+    best = entry.best or 0.0
+    return entry.best is None, entry.metric, -best if better_when(entry.metric) == "max" else best
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -153,15 +161,22 @@ def _print_table(entries: list[Entry]) -> None:
         if entry.jobs:
             status += " (" + ", ".join(f"{n} {state}" for state, n in sorted(entry.jobs.items())) + ")"
         best = f"{entry.metric} {entry.best:.4g}" if entry.best is not None else ""
-        cells = [escape(str(_from_here(entry.path))), escape(entry.model), escape(entry.data)]
+        cells = [_cell(_from_here(entry.path)), _cell(entry.model), _cell(entry.data)]
         style = STYLES.get(entry.status, "")
         cells += [f"[{style}]{status}[/{style}]" if style else status]
-        table.add_row(*cells, age(entry.started), escape(best), size(entry.size))
+        table.add_row(*cells, age(entry.started), _cell(best), size(entry.size))
     # Without a terminal no line is broken: what reads it counts on a line a run.
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=10_000)
+        console = Console(width=10_000, emoji=False)
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    """Text for a table: no sign in it steers the terminal or is read as markup."""
+    from rich.markup import escape
+
+    return escape(printable(str(value)))
 
 
 def _from_here(path: Path) -> Path:
@@ -196,11 +211,11 @@ def _show(words: list[str]) -> None:
     lines += [("command", str(manifest["command_line"]))] if "command_line" in manifest else []
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        print(f"{name:<{width}}  {value}")
+        print(printable(f"{name:<{width}}  {value}"))
     if entry.config:
         print("\nconfiguration")
         for key, value in entry.config.items():
-            print(f"  {key} = {_value(value)}")
+            print(printable(f"  {key} = {_value(value)}"))
     if entry.kind == "sweep":
         print()
         jobs = sweep_runs(SweepFolder(entry.path))
@@ -251,9 +266,9 @@ def _diff(words: list[str]) -> None:
         table.add_column(escape(name), overflow="fold")
     for key in keys:
         cells = [_value(values[key]) if key in values else "—" for values in (first, second)]
-        table.add_row(escape(key), *map(escape, cells))
-    console = Console()
-    (console if console.is_terminal else Console(width=10_000)).print(table)
+        table.add_row(_cell(key), *map(_cell, cells))
+    console = Console(emoji=False)
+    (console if console.is_terminal else Console(width=10_000, emoji=False)).print(table)
 
 
 _ABSENT = object()
@@ -264,28 +279,36 @@ def _remove(words: list[str]) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(words)
-    entries = [entry for target in options.runs for entry in find(target)]
-    for entry in entries:
-        if entry.status == "running":
+    entries = {entry.path.resolve(): entry for target in options.runs for entry in find(target)}
+    # What lies in another folder that goes, goes with it.
+    entries = {path: entry for path, entry in entries.items() if not set(path.parents) & set(entries)}
+    here = Path.cwd().resolve()
+    for path, entry in entries.items():
+        if "running" in (entry.status, *entry.jobs):
             raise UserError(f"{entry.path} is running; stop it first. Nothing was removed.")
-        if entry.path == Path.cwd() or entry.path in Path.cwd().parents:
+        if path == here or path in here.parents:
             raise UserError(f"{entry.path} holds the folder where you stand. Nothing was removed.")
+    if not options.yes and not _agreed(list(entries.values())):
+        print("nothing was removed", file=sys.stderr)
+        return
+    for entry in entries.values():
+        try:
+            # A link is removed, not what it points at.
+            entry.path.unlink() if entry.path.is_symlink() else shutil.rmtree(entry.path)
+        except OSError as error:
+            raise UserError(f"{error.filename or entry.path} cannot be removed: {error.strerror}.") from error
+    print(f"removed {len(entries)} folder{'s' if len(entries) > 1 else ''}", file=sys.stderr)
+
+
+def _agreed(entries: list[Entry]) -> bool:
+    if not sys.stdin.isatty():
+        raise UserError("nobody can be asked here; say --yes to remove. Nothing was removed.")
     for entry in entries:
-        print(
-            f"{_from_here(entry.path)}  ({entry.kind}, {entry.status}, {size(entry.size)})", file=sys.stderr
-        )
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise UserError("nobody can be asked here; say --yes to remove. Nothing was removed.")
-        print(
-            f"remove {'this folder' if len(entries) == 1 else f'these {len(entries)} folders'}? [y/N] ",
-            end="",
-            file=sys.stderr,
-        )
-        if input().strip().lower() not in ("y", "yes"):
-            print("nothing was removed", file=sys.stderr)
-            return
-    for entry in entries:
-        # By name only: a link is removed, not what it points at.
-        entry.path.unlink() if entry.path.is_symlink() else shutil.rmtree(entry.path)
-    print(f"removed {len(entries)}", file=sys.stderr)
+        line = f"{_from_here(entry.path)}  ({entry.kind}, {entry.status}, {size(entry.size)})"
+        print(printable(line), file=sys.stderr)
+    what = "this folder" if len(entries) == 1 else f"these {len(entries)} folders"
+    print(f"remove {what}? [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -39,16 +39,19 @@ class SweepCallback(Callback):
             words = [*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]
             counts = _values_by_key(words)
             swept = [key for key, count in counts.items() if count > 1]
+            if not math.prod(counts.values()):
+                return  # an interval, which the sweeper will refuse
             sweep.begin_call(command_line(), "grid", launcher, math.prod(counts.values()), swept)
         Call.current = Call(sweep, watched=launcher != "basic")
 
 
 def _values_by_key(words: list[str]) -> dict[str, int]:
-    """How many values each key is swept over."""
+    """How many values each key is swept over; 0 for an interval."""
     counts = {}  # what is typed comes after what an experiment says, and wins
     for override in OverridesParser.create().parse_overrides(words):
-        swept = override.is_discrete_sweep()
-        counts[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
+        swept, finite = override.is_sweep_override(), override.is_discrete_sweep()
+        count = len(list(override.sweep_string_iterator())) if finite else int(not swept)
+        counts[override.get_key_element()] = count
     return counts
 
 

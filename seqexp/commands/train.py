@@ -35,7 +35,7 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
     """Train in a folder of its own, in the run's that goes on, or in that of a sweep's job.
 
     Returns, in a sweep, the values of the objectives, by default the best of `trainer.monitor`; or
-    ``pruned``; or ``failed``, if there are none; of a job that another process works on, None.
+    ``pruned``; or ``failed``, if there are none; or ``elsewhere``, where another process works on the job.
     """
     from seqexp.tracking.run_folder import RunFolder
 
@@ -46,7 +46,7 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
         if todo == "elsewhere":
             log.info("job %d is worked on by another process: %s", job.number, run.path)
             job.record("elsewhere")
-            return None
+            return "elsewhere"
         if todo == "finished":
             log.info("job %d is finished already: %s", job.number, run.path)
             return _job_result(config, job, run, before=True)
@@ -168,7 +168,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         run.write_manifest(manifest)
     run.write_config(to_plain(config))
     _say_what_begins(config, run, manifest, trainer)
-    if resumed and trainer.done():
+    if resumed and trainer.done() and trainer.is_validated():
         log.info(
             "this run is finished (step %d); raise its length (trainer.max_steps=) to go on.",
             trainer.step,

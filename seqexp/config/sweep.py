@@ -52,6 +52,7 @@ class SweepConfig:
             check_rule(value is None, f"sweep.{key}={value} is for a search; add sweep=optuna.")
         if self.method == "grid":
             return
+        check_rule(self.n_trials is not None, "sweep.n_trials=null is no number; write sweep.n_trials=30.")
         check_range("sweep.n_trials", self.n_trials, 1)
         check_range("sweep.batch_size", self.batch_size, 1)
         check_choice("sweep.sampler", str(self.sampler), SAMPLERS)
@@ -59,4 +60,9 @@ class SweepConfig:
         check_rule(
             self.pruner == "none" or len(self.objectives or ()) < 2,
             f"sweep.pruner={self.pruner} goes with one objective; use sweep.pruner=none for several.",
+        )
+        check_rule(
+            self.pruner == "none" or all(name.startswith("val/") for name in self.objectives or ()),
+            f"sweep.pruner={self.pruner} looks at validations, and sweep.objectives={self.objectives} is not "
+            "measured there; use sweep.pruner=none, or a metric such as val/loss.",
         )

@@ -1,12 +1,13 @@
 """Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from seqexp.reports.frame import Comparison, curves, labels, plain_number
-from seqexp.tracking.plots import new_figure, save
+from seqexp.errors import UserError
+from seqexp.reports.frame import Comparison, curves, is_numeric, labels, plain_number
+from seqexp.tracking.plots import label, new_figure, save
 from seqexp.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -16,30 +17,28 @@ if TYPE_CHECKING:
 MOST_LABELS = 20
 
 
-def draw_comparison(
-    comparison: Comparison, folder: Path, x: str | None = None, hue: list[str] | None = None
-) -> list[Path]:
-    """Draw what can be drawn of these runs into `folder`; returns the PNG files."""
+def comparison_figures(
+    comparison: Comparison, x: str | None = None, hue: list[str] | None = None
+) -> dict[str, "Figure"]:
+    """What can be drawn of these runs, by the name of a file."""
     sweep, metric, search = comparison.sweep, comparison.monitor, comparison.is_search
-    title = sweep.name if sweep else ""
+    title = label(sweep.name) if sweep else ""
     settings = comparison.settings
     # Along numbers a line can be drawn.
-    numeric = [key for key in settings if pd.api.types.is_numeric_dtype(comparison.table[key])]
+    numeric = [key for key in settings if is_numeric(comparison.table[key])]
     x = x or next(iter([*numeric, *settings]), None)
     others = hue if hue is not None else [key for key in settings if key != x]
     lines = hue if hue is not None else settings
     figures = {"curves": curves_figure(comparison, metric, lines, title)}
     if x:
         for name in comparison.metrics[:4]:
-            stem = f"{name}_by_{x}".replace("/", "_").replace(".", "_")
+            stem = re.sub(r"\W", "_", f"{name}_by_{x}")
             figures[stem] = setting_figure(
                 comparison, x, name, [] if search and hue is None else others, title
             )
     if sweep and search:
         figures |= search_figures(sweep)
-    for name, figure in figures.items():
-        save_for_paper(figure, folder / name)
-    return [folder / f"{name}.png" for name in figures]
+    return figures
 
 
 def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: str) -> "Figure":
@@ -47,7 +46,7 @@ def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: st
     figure = new_figure(8, 4.8)
     axes = figure.subplots()
     table = curves(comparison, metric)
-    table["label"] = labels(table, hue)
+    table["label"] = labels(table, hue).map(label)
     names = list(dict.fromkeys(table["label"]))
     for name, colour in zip(names, _colours(len(names)), strict=True):
         runs = table[table["label"] == name]
@@ -60,7 +59,7 @@ def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: st
     values = table["value"]
     if "loss" in metric and len(values) and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
-    axes.set(title=title, xlabel="step", ylabel=metric)
+    axes.set(title=title, xlabel="step", ylabel=label(metric))
     axes.grid(alpha=0.3)
     _legend(axes, names)
     return figure
@@ -74,9 +73,9 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     table = comparison.table.copy()
-    table["label"] = labels(table, hue)
+    table["label"] = labels(table, hue).map(label)
     names = list(dict.fromkeys(table["label"]))
-    numeric = pd.api.types.is_numeric_dtype(table[x]) and not pd.api.types.is_bool_dtype(table[x])
+    numeric = is_numeric(table[x])
     places = {value: value if numeric else i for i, value in enumerate(dict.fromkeys(table[x]))}
     for i, (name, colour) in enumerate(zip(names, _colours(len(names)), strict=True)):
         runs = table[table["label"] == name]
@@ -94,11 +93,11 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     if numeric:
         _numeric_axis(axes, sorted(places))
     else:
-        axes.set_xticks(list(places.values()), [plain_number(value) for value in places])
+        axes.set_xticks(list(places.values()), [label(plain_number(value)) for value in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
     rest = [key for key in comparison.settings if key not in (x, *hue)]
     averaged = f"\n(mean over {', '.join([*rest, 'seed'])})" if rest else ""
-    axes.set(title=title + averaged, xlabel=x, ylabel=y)
+    axes.set(title=title + label(averaged), xlabel=label(x), ylabel=label(y))
     axes.grid(alpha=0.3)
     _legend(axes, names)
     return figure
@@ -123,7 +122,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _legend(axes: Any, names: list[str]) -> None:
-    if names == [""]:
+    if names in ([], [""]):
         return
     if len(names) <= 4:
         axes.legend(fontsize=8)
@@ -137,8 +136,6 @@ def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     """Optuna's own pictures of a search: history, importances, parallel coordinates; of several objectives
     the Pareto front.
     """
-    import warnings
-
     import matplotlib
     import optuna
     from matplotlib import pyplot
@@ -180,8 +177,15 @@ def save_for_paper(figure: "Figure", stem: Path) -> bytes:
     """Write ``<stem>.png`` and ``<stem>.svg``; the bytes of the PNG."""
     import matplotlib
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    if stem.parent.is_symlink():
+        raise UserError(f"{stem.parent} is a link; name another folder with --figures.")
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{stem.parent} cannot be made: {error.strerror}.") from error
     # Text stays text, which a paper can restyle; no date, so that the same runs give the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqexp"}):
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqexp"}):
+        # Signs that the font does not have are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
     return save(figure, stem.with_suffix(".png"))

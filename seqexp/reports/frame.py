@@ -1,5 +1,7 @@
 """Runs as a table, with a column a setting or a metric; and seeds gathered into mean and deviation."""
 
+import math
+import statistics
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from seqexp.errors import UserError, suggest
+from seqexp.files import number
+from seqexp.quoting import printable
 from seqexp.tracking.catalog import Entry, find, measured, sweep_runs
 from seqexp.tracking.direction import better_when
-from seqexp.tracking.run_folder import RunFolder, read_metrics
+from seqexp.tracking.run_folder import RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder, is_sweep
 
 # Settings that name a run, or repeat it, and decide nothing that one would compare.
@@ -46,29 +50,48 @@ class Comparison:
         """The metric that the runs chose their best checkpoint by."""
         return self.metrics[0]
 
-    def by_setting(self) -> pd.DataFrame:
-        """One row a setting: count ``n``, of each metric ``mean`` and sample ``std`` over seeds.
-
-        Of a search, the best comes first.
-        """
-        groups = self.table.groupby(self.settings or (lambda _: 0), sort=False, dropna=False)
-        parts = {"n": groups.size()}
-        for metric in self.metrics:
-            parts[f"{metric} mean"] = groups[metric].mean()
-            parts[f"{metric} std"] = groups[metric].std(ddof=1)
-        gathered = pd.DataFrame(parts).reset_index(drop=not self.settings)
+    def by_setting(self) -> list["Group"]:
+        """The runs that differ in nothing but the seed, together; of a search the best first."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in self.table.to_dict("records"):
+            groups.setdefault(repr([row[key] for key in self.settings]), []).append(row)
+        gathered = [Group({key: rows[0][key] for key in self.settings}, rows) for rows in groups.values()]
         if self.is_search:
-            rising = better_when(self.monitor) == "min"
-            return gathered.sort_values(f"{self.monitor} mean", ascending=rising, ignore_index=True)
-        return gathered.sort_values(self.settings, key=_sortable, kind="stable", ignore_index=True)
+            sign = -1.0 if better_when(self.monitor) == "max" else 1.0
+            return sorted(gathered, key=lambda group: sign * (group.mean(self.monitor) or math.inf))
+        places = {key: _places(self.table[key]) for key in self.settings}
+        return sorted(gathered, key=lambda group: [places[k][repr(v)] for k, v in group.settings.items()])
 
 
-def _sortable(column: pd.Series) -> pd.Series:
-    """Numbers by size, words in the order they came."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    order = {value: i for i, value in enumerate(dict.fromkeys(column))}
-    return column.map(order)
+@dataclass
+class Group:
+    """Runs with the same settings."""
+
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def values(self, metric: str) -> list[float]:
+        return [row[metric] for row in self.rows if number(row[metric]) is not None]
+
+    def mean(self, metric: str) -> float | None:
+        values = self.values(metric)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, metric: str) -> float | None:
+        """The sample standard deviation; None of fewer than two runs."""
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Whether all values are numbers."""
+    return all(number(value) is not None for value in column)
+
+
+def _places(column: pd.Series) -> dict[str, int]:
+    """Where each value stands: numbers by size, words in the order they came."""
+    values = sorted(column, key=float) if is_numeric(column) else list(column)
+    return {value: i for i, value in enumerate(dict.fromkeys(map(repr, values)))}
 
 
 def gather(targets: Iterable[str]) -> list[Entry]:
@@ -91,17 +114,18 @@ def compare(
     Raises:
         UserError: nothing is finished, or no run has such a metric or setting.
     """
-    finished = [run for run in runs if run.status == "finished"]
+    found = {str(run.path): measured(RunFolder(run.path)) for run in runs if run.status == "finished"}
+    finished = [run for run in runs if found.get(str(run.path))]
     if not finished:
         states = ", ".join(sorted({run.status for run in runs}))
-        raise UserError(f"none of the {len(runs)} runs is finished (they are: {states}).")
-    found = {str(run.path): measured(RunFolder(run.path)) for run in finished}
-    known = list(dict.fromkeys(name for one in found.values() for name in one))
-    monitors = list(dict.fromkeys(run.metric for run in finished if run.metric))
+        raise UserError(f"none of the {len(runs)} runs is finished and has a result (they are: {states}).")
+    known = list(dict.fromkeys(name for run in finished for name in found[str(run.path)]))
+    monitors = list(dict.fromkeys(run.metric for run in finished if run.metric in known))
     names = metrics or [
         *monitors,
         *(name for name in known if name.startswith("val/") and name not in monitors),
     ]
+    names = names or known[:1]
     for name in names:
         if name not in known:
             raise UserError(
@@ -122,10 +146,11 @@ def compare(
         }
         for run in finished
     ]
-    table = pd.DataFrame(rows)
+    # Settings as they are: beside a null, pandas would make 20.0 of 20.
+    table = pd.DataFrame(rows, dtype=object)
     for name in names:
         table[name] = pd.to_numeric(table[name])
-    return Comparison(runs, chosen, names, table, [run for run in runs if run.status != "finished"])
+    return Comparison(runs, chosen, names, table, [run for run in runs if run not in finished])
 
 
 def _plain(value: Any) -> Any:
@@ -185,8 +210,8 @@ def curves(comparison: Comparison, metric: str) -> pd.DataFrame:
     """The metric over steps of every finished run: columns step, value, run, and the settings."""
     rows = []
     for values in comparison.table.to_dict("records"):
-        for row in read_metrics(RunFolder(Path(values["run"])).metrics_file):
-            if row.get(metric) is not None:
+        for row in read_numbers(RunFolder(Path(values["run"])).metrics_file):
+            if metric in row:
                 settings = {key: values[key] for key in comparison.settings}
                 rows.append({**settings, "run": values["run"], "step": row["step"], "value": row[metric]})
     return pd.DataFrame(rows, columns=[*comparison.settings, "run", "step", "value"])
@@ -218,13 +243,17 @@ def plain_number(value: Any) -> str:
         return "—"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return repr(value) if len(repr(value)) <= 12 else f"{value:.6g}"
+    return printable(str(value))
 
 
-def best_rows(gathered: pd.DataFrame, metric: str) -> list[bool]:
-    """Which rows have the best mean; none where all are the same."""
-    column = gathered[f"{metric} mean"]
-    if column.nunique() < 2:
-        return [False] * len(column)
-    best = column.max() if better_when(metric) == "max" else column.min()
-    return [value == best for value in column]
+def best_rows(groups: list[Group], metric: str) -> list[bool]:
+    """Which groups have the best mean; none where all are the same."""
+    means = [group.mean(metric) for group in groups]
+    known = [mean for mean in means if mean is not None]
+    # The same numbers added in another order may differ in the last bit.
+    if not known or math.isclose(min(known), max(known), rel_tol=1e-12):
+        return [False] * len(means)
+    best = max(known) if better_when(metric) == "max" else min(known)
+    return [mean is not None and math.isclose(mean, best, rel_tol=1e-12) for mean in means]

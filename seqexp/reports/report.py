@@ -12,29 +12,35 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from seqexp.errors import UserError
-from seqexp.files import read_json, write_atomically
+from seqexp.files import read_bounded, read_json, write_atomically
+from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
-from seqexp.reports.tables import cells, number
+from seqexp.reports.tables import cells, escape_markdown, number
 from seqexp.tracking.catalog import Entry, measured, sweep_runs
-from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_metrics
+from seqexp.tracking.direction import better_when
+from seqexp.tracking.plots import loss_figure, png
+from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder
 
-# What is embedded of one file; a page must stay a page.
+# A page must stay a page: the most of a picture, of all pictures, of a text, and of a cell of a table.
 MOST_PICTURE_BYTES = 5_000_000
+MOST_PICTURES_BYTES = 30_000_000
 MOST_TEXT = 6_000
+MOST_CELL = 1_000
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass
 class Picture:
     title: str
-    file: Path
+    png: bytes
 
     @property
     def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode()
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 @dataclass
@@ -47,21 +53,43 @@ class Table:
 def write_report(entry: Entry, target: Path) -> None:
     """Write the page about a run or sweep as HTML or, if `target` ends so, Markdown.
 
+    Pictures are part of the HTML; beside Markdown they lie in ``<name>-files/``.
+
     Raises:
         UserError: it cannot be written there.
     """
-    page = sweep_page(entry) if entry.kind == "sweep" else run_page(entry)
-    markdown = target.suffix == ".md"
-    text = render(page, "report.md.j2" if markdown else "report.html.j2", target.absolute().parent)
+    page = make_page(entry)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, text.encode())
+        if target.suffix == ".md":
+            page["links"] = _write_pictures(page, target)
+        text = render(page, "report.md.j2" if target.suffix == ".md" else "report.html.j2")
+        write_atomically(target, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def render(page: dict[str, Any], template: str, folder: Path) -> str:
-    """The page through a template; in Markdown pictures are linked from `folder`."""
+def _write_pictures(page: dict[str, Any], target: Path) -> dict[int, str]:
+    """Write the pictures beside a Markdown page; the link of each, by the picture's id."""
+    pictures = [*page["pictures"], *page["sample_pictures"]]
+    for _, _, more in page["evaluations"]:
+        pictures += more
+    folder = target.with_name(f"{target.stem}-files")
+    if pictures:
+        folder.mkdir(exist_ok=True)
+    links, written = {}, set()
+    for i, picture in enumerate(pictures):
+        name = re.sub("[^A-Za-z0-9]+", "_", picture.title).strip("_")[:60] + ".png"
+        if name in written:
+            name = f"{i}_{name}"
+        written.add(name)
+        write_atomically(folder / name, picture.png)
+        links[id(picture)] = quote(f"{folder.name}/{name}")
+    return links
+
+
+def render(page: dict[str, Any], template: str) -> str:
+    """The page through a template."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -72,16 +100,45 @@ def render(page: dict[str, Any], template: str, folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["fence"] = _fence
-    environment.filters["cell"] = lambda text: re.sub(r"([|\\`*_<])", r"\\\1", str(text)).replace("\n", " ")
-    environment.filters["from_here"] = lambda file: os.path.relpath(file, folder).replace(os.sep, "/")
+    environment.filters["cell"] = lambda text: escape_markdown(str(text))
+    environment.filters["link"] = lambda picture: page["links"][id(picture)]
     return environment.get_template(template).render(**page) + "\n"
 
 
 def _fence(text: str) -> str:
     """A code block that no text inside it can end."""
+    text = text.replace("\r", "\n")
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}\n{text}\n{marks}"
+
+
+def make_page(entry: Entry) -> dict[str, Any]:
+    """What the page shows; long texts are cut, and say so."""
+    page = sweep_page(entry) if entry.kind == "sweep" else run_page(entry)
+    page["commands"] = [_cut(command, MOST_TEXT) for command in page["commands"]]
+    page["failures"] = [(_cut(name), _cut(error, MOST_TEXT)) for name, error in page["failures"][:100]]
+    tables = [page[key] for key in ("facts", "comparison", "corpus", "config", "environment", "jobs")]
+    for table in [*tables, *(table for _, tables, _ in page["evaluations"] for table in tables)]:
+        if table:
+            table.header = [_cut(cell) for cell in table.header]
+            table.rows = [[_cut(cell) for cell in row] for row in table.rows]
+    room = MOST_PICTURES_BYTES
+    for pictures in (
+        page["pictures"],
+        page["sample_pictures"],
+        *(more for _, _, more in page["evaluations"]),
+    ):
+        kept = []
+        for picture in pictures:
+            room -= len(picture.png)
+            kept += [picture] if room > 0 else []
+        pictures[:] = kept
+    return page
+
+
+def _cut(text: str, most: int = MOST_CELL) -> str:
+    return text if len(text) <= most else f"{text[:most]} [cut here: {len(text):,} signs]"
 
 
 def run_page(entry: Entry) -> dict[str, Any]:
@@ -108,8 +165,6 @@ def run_page(entry: Entry) -> dict[str, Any]:
 
 def sweep_page(entry: Entry) -> dict[str, Any]:
     """What the page about a sweep shows: the comparison, and its best run in full."""
-    from seqexp.reports.figures import draw_comparison
-
     sweep = SweepFolder(entry.path)
     jobs = sweep_runs(sweep)
     comparison, note = None, ""
@@ -121,8 +176,8 @@ def sweep_page(entry: Entry) -> dict[str, Any]:
     manifest = RunFolder(best.path).manifest() if best else {}
     pictures = []
     if comparison:
-        files = draw_comparison(comparison, entry.path / "compare")
-        pictures = [Picture(file.stem.replace("_", " "), file) for file in files]
+        figures = comparison_figures(comparison)
+        pictures = [Picture(name.replace("_", " "), png(figure)) for name, figure in figures.items()]
     left_out = comparison.left_out if comparison else jobs
     return {
         **_common(entry, "Sweep"),
@@ -134,7 +189,7 @@ def sweep_page(entry: Entry) -> dict[str, Any]:
         "pictures": pictures,
         "samples": _samples(RunFolder(best.path)) if best else [],
         "sample_pictures": _sample_pictures(RunFolder(best.path)) if best else [],
-        "evaluations": [table for job in jobs for table in _evaluations(job.path)],
+        "evaluations": [found for job in jobs for found in _evaluations(job.path)],
         "corpus": _corpus(manifest),
         "config": _config(best.config) if best else None,
         "environment": _environment(manifest),
@@ -201,13 +256,10 @@ def _sweep_facts(entry: Entry, sweep: SweepFolder, best: Entry | None) -> list[l
 
 
 def _best_run(comparison: Comparison) -> Entry | None:
-    from seqexp.tracking.direction import better_when
-
-    measured_runs = [run for run in comparison.runs if run.best is not None and run.status == "finished"]
-    if not measured_runs:
-        return None
-    pick = max if better_when(comparison.monitor) == "max" else min
-    return pick(measured_runs, key=lambda run: run.best or 0.0)
+    runs = [run for run in comparison.runs if run.status == "finished" and run.metric == comparison.monitor]
+    best_of = max if better_when(comparison.monitor) == "max" else min
+    measured_runs = [run for run in runs if run.best is not None]
+    return best_of(measured_runs, key=lambda run: run.best or 0.0, default=None)
 
 
 def _comparison_table(comparison: Comparison) -> Table:
@@ -227,76 +279,113 @@ def _jobs_table(sweep: SweepFolder, jobs: list[Entry]) -> Table:
 
 
 def _pictures(run: RunFolder) -> list[Picture]:
-    """The run's own pictures; of a sweep's job, which has none, its curves are drawn now."""
-    files = _png_files(run.path / "plots")
-    rows = read_metrics(run.metrics_file)
-    if not files and rows:
-        from seqexp.tracking.plots import loss_figure, save
-
-        file = run.subfolder("plots") / "loss.png"
-        save(loss_figure(rows, run.path.name, "nats"), file)
-        files = [file]
-    files.sort(key=lambda file: (file.stem != "loss", file.stem))
-    return [Picture(file.stem.replace("_", " "), file) for file in files]
+    """The run's own pictures, its curves first; those of a sweep's job, which has none, are drawn now."""
+    pictures = _png_files(run.path / "plots")
+    rows = read_numbers(run.metrics_file)
+    if not pictures and rows:
+        pictures = [Picture("loss", png(loss_figure(rows, run.path.name, "nats")))]
+    return sorted(pictures, key=lambda picture: picture.title != "loss")
 
 
-def _png_files(folder: Path, pattern: str = "*.png") -> list[Path]:
-    files = []
-    for file in sorted(folder.glob(pattern)):
+def _png_files(folder: Path, pattern: str = "*.png") -> list[Picture]:
+    """The pictures in a folder that may be a stranger's: no links, PNG alone, none too large."""
+    pictures = []
+    for file in sorted(folder.glob(pattern))[:200] if not folder.is_symlink() else ():
         try:
-            if not file.is_symlink() and file.stat().st_size <= MOST_PICTURE_BYTES:
-                with file.open("rb") as opened:
-                    files += [file] if opened.read(8) == PNG else []
+            data = read_bounded(file, MOST_PICTURE_BYTES)
         except OSError:
             continue
-    return files
+        if data.startswith(PNG):
+            pictures.append(Picture(file.stem.replace("_", " "), data))
+    return pictures
 
 
 def _samples(run: RunFolder) -> list[tuple[str, str]]:
     """The first, a middle and the last text written at a validation."""
-    files = sorted((run.path / "samples").glob("step_*.txt"))
+    folder = run.path / "samples"
+    files = sorted(folder.glob("step_*.txt")) if not folder.is_symlink() else []
     chosen = dict.fromkeys([files[0], files[len(files) // 2], files[-1]]) if files else {}
     samples = []
     for file in chosen:
         try:
-            with file.open(encoding="utf-8", errors="replace") as opened:
-                text = opened.read(MOST_TEXT + 1)
+            text = read_bounded(file).decode(errors="replace")
         except OSError:
             continue
-        if len(text) > MOST_TEXT:
-            text = text[:MOST_TEXT] + f"\n[cut here; the rest is in samples/{file.name}]"
-        samples.append((_step(file), text.rstrip("\n")))
+        samples.append((_step(file.name), _cut(text.rstrip("\n"), MOST_TEXT)))
     return samples
 
 
-def _step(file: Path) -> str:
-    digits = re.search(r"\d+", file.name)
-    return f"step {int(digits[0]):,}" if digits else file.name
+def _step(name: str) -> str:
+    digits = re.search(r"\d+", name)
+    return f"step {int(digits[0][:15]):,}" if digits else name
 
 
 def _sample_pictures(run: RunFolder) -> list[Picture]:
     """Those of the last validation that had some, such as attention."""
-    files = _png_files(run.path / "samples", "step_*.png")
-    last = [file for file in files if _step(file) == _step(files[-1])]
-    return [Picture(f"{file.stem.partition('_')[2]}".replace("_", " ").lstrip("0 "), file) for file in last]
+    pictures = _png_files(run.path / "samples", "step_*.png")
+    last = _step(pictures[-1].title) if pictures else ""
+    found = [picture for picture in pictures if _step(picture.title) == last]
+    return [
+        Picture(re.sub(r"^step \d+ ?", "", picture.title) + f" ({last})", picture.png) for picture in found
+    ]
 
 
-def _evaluations(path: Path) -> list[tuple[str, Table]]:
-    """What `seqexp eval` said about this run, from ``outputs/`` here; the newest last."""
+def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
+    """What `seqexp eval` found about this run, from ``outputs/`` here, the newest last."""
     found = []
     for file in sorted(OUTPUTS.glob("eval/*/*/result.json"), key=lambda file: file.parent.name):
         result = read_json(file)
-        metrics = result.get("metrics")
-        if result.get("run") == str(path) and isinstance(metrics, dict):
-            rows = [[str(name), _measured_text(value)] for name, value in metrics.items()]
-            title = (
-                f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
+        if not isinstance(result.get("run"), str) or os.path.realpath(result["run"]) != os.path.realpath(
+            path
+        ):
+            continue
+        metrics, scores = result.get("metrics"), _inside(result, "translation", "scores")
+        tables = (
+            [Table(["metric", "value"], [[str(k), _measured_text(v)] for k, v in metrics.items()])]
+            if isinstance(metrics, dict)
+            else []
+        )
+        if isinstance(scores, dict):
+            signatures = [[str(name), _text(_inside(score, "signature"))] for name, score in scores.items()]
+            tables.append(Table(["score", "signature"], signatures))
+        tables += [
+            table
+            for table in (
+                _rows_table(result.get("rows")),
+                _rows_table(_inside(result, "translation", "by_length")),
             )
-            found.append((title, Table(["metric", "value"], rows)))
+            if table
+        ]
+        title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
+        found.append((title, tables, _png_files(file.parent / "plots")))
     return found
 
 
+def _inside(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _rows_table(rows: Any) -> Table | None:
+    """Rows of `eval`, such as one for each length; where there is one alone it says nothing new."""
+    if not isinstance(rows, list) or len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
+        return None
+    flat = []
+    for row in rows[:100]:
+        cells = {str(key): value for key, value in row.items() if key != "metrics"}
+        metrics = row.get("metrics")
+        cells |= (
+            {str(k): _inside(v, "value") for k, v in metrics.items()} if isinstance(metrics, dict) else {}
+        )
+        flat.append(cells)
+    header = list(dict.fromkeys(key for cells in flat for key in cells))
+    return Table(header, [[_measured_text(cells.get(key)) for key in header] for cells in flat])
+
+
 def _measured_text(value: Any) -> str:
+    if value is None:
+        return "—"
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
 
 
@@ -334,12 +423,9 @@ def _text(value: Any) -> str:
 
 
 def as_json(entry: Entry) -> str:
-    """What the page holds, as JSON; pictures are named by their files."""
-    page = sweep_page(entry) if entry.kind == "sweep" else run_page(entry)
+    """What the page holds, as JSON; of pictures the titles."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Picture):
-            return str(value.file)
-        return vars(value)
+        return value.title if isinstance(value, Picture) else vars(value)
 
-    return json.dumps(page, default=plain, indent=2, ensure_ascii=False)
+    return json.dumps(make_page(entry), default=plain, indent=2, ensure_ascii=False)

@@ -7,8 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from seqexp.quoting import printable
 from seqexp.reports.frame import Comparison, best_rows, plain_number
 
 if TYPE_CHECKING:
@@ -19,14 +18,14 @@ FORMATS = ("table", "csv", "markdown", "latex", "json")
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list[bool]]]:
     """Header, cells, and which cells are the best of their column."""
-    gathered = comparison.by_setting()
+    groups = comparison.by_setting()
     header = [*comparison.settings, "n", *comparison.metrics]
     rows = [
-        [*(plain_number(row[key]) for key in comparison.settings), str(row["n"])]
-        + [mean_and_deviation(row[f"{name} mean"], row[f"{name} std"]) for name in comparison.metrics]
-        for row in gathered.to_dict("records")
+        [*map(plain_number, group.settings.values()), str(len(group.rows))]
+        + [mean_and_deviation(group.mean(name), group.deviation(name)) for name in comparison.metrics]
+        for group in groups
     ]
-    best = {name: best_rows(gathered, name) for name in comparison.metrics}
+    best = {name: best_rows(groups, name) for name in comparison.metrics}
     bold = [
         [False] * (len(comparison.settings) + 1) + [best[name][i] for name in comparison.metrics]
         for i in range(len(rows))
@@ -34,11 +33,11 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list
     return header, rows, bold
 
 
-def mean_and_deviation(mean: float, deviation: float) -> str:
+def mean_and_deviation(mean: float | None, deviation: float | None) -> str:
     """``0.823 ± 0.012``: the deviation with two digits, the mean as far; 0.8231 of one run alone."""
-    if pd.isna(mean):
+    if mean is None:
         return "—"
-    if pd.isna(deviation):
+    if deviation is None:
         return number(mean)
     if deviation == 0:
         return f"{number(mean)} ± 0"
@@ -48,6 +47,14 @@ def mean_and_deviation(mean: float, deviation: float) -> str:
 
 def number(value: float) -> str:
     """Four significant digits, and whole numbers in full: 1.885, 37.29, 0.0121, 5,798,256."""
+    if isinstance(value, int) and abs(value) >= 10**15:
+        return (
+            f"{str(value)[:1]}e{len(str(abs(value))) - 1}"
+            if abs(value) < 10**300
+            else "a number too large to show"
+        )
+    if not math.isfinite(value):
+        return str(value)
     if value == int(value) and abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 1000:
@@ -61,10 +68,12 @@ def as_rich(comparison: Comparison, title: str) -> "Table":
     from rich.table import Table
 
     header, rows, bold = cells(comparison)
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(printable(title)), title_justify="left")
     settings = len(comparison.settings)
     for i, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if i < settings else "right", overflow="fold")
+        table.add_column(
+            escape(printable(name)), justify="left" if i < settings else "right", overflow="fold"
+        )
     for row, marks in zip(rows, bold, strict=True):
         marked = zip(row, marks, strict=True)
         table.add_row(*(f"[bold]{escape(cell)}[/bold]" if mark else escape(cell) for cell, mark in marked))
@@ -80,7 +89,7 @@ def as_text(comparison: Comparison, form: str) -> str:
     from tabulate import tabulate
 
     header, rows, bold = cells(comparison)
-    escape = _escape_latex if form == "latex" else _escape_markdown
+    escape = _escape_latex if form == "latex" else escape_markdown
     strong = r"\textbf{%s}" if form == "latex" else "**%s**"
     shown = [
         [strong % escape(cell) if mark else escape(cell) for cell, mark in zip(row, marks, strict=True)]
@@ -103,17 +112,15 @@ def as_text(comparison: Comparison, form: str) -> str:
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:
     """The table, the runs behind it, and those left out, as plain values of full precision."""
-    gathered = comparison.by_setting()
     rows = [
         {
-            "settings": {key: row[key] for key in comparison.settings},
-            "n": int(row["n"]),
+            "settings": group.settings,
+            "n": len(group.rows),
             "metrics": {
-                name: {"mean": _or_none(row[f"{name} mean"]), "std": _or_none(row[f"{name} std"])}
-                for name in comparison.metrics
+                name: {"mean": group.mean(name), "std": group.deviation(name)} for name in comparison.metrics
             },
         }
-        for row in gathered.astype(object).to_dict("records")
+        for group in comparison.by_setting()
     ]
     runs = comparison.table.astype(object).where(comparison.table.notna(), None).to_dict("records")
     left_out = [
@@ -122,24 +129,27 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
     return {"rows": rows, "runs": runs, "left_out": left_out}
 
 
-def _or_none(value: Any) -> Any:
-    return None if pd.isna(value) else value
-
-
 def _csv(comparison: Comparison) -> str:
-    gathered = comparison.by_setting()
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(gathered.columns)
-    for row in gathered.astype(object).to_dict("records"):
-        writer.writerow("" if pd.isna(value) else value for value in row.values())
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    numbers = [f"{name} {kind}" for name in comparison.metrics for kind in ("mean", "std")]
+    writer.writerow([*comparison.settings, "n", *numbers])
+    for group in comparison.by_setting():
+        cells = [*group.settings.values(), len(group.rows)]
+        for name in comparison.metrics:
+            cells += [group.mean(name), group.deviation(name)]
+        writer.writerow("" if cell is None else cell for cell in cells)
     return file.getvalue().rstrip("\n")
 
 
 def _escape_latex(text: str) -> str:
     text = text.replace("\\", r"\textbackslash ")
+    text = printable(text)
     return re.sub(r"([&%$#_{}~^])", lambda m: rf"\{m[1]}" if m[1] not in "~^" else rf"\{m[1]}{{}}", text)
 
 
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([|*_`<\\])", r"\\\1", text)
+def escape_markdown(text: str) -> str:
+    """Text in one line that Markdown shows as it is: no markup, link, picture or HTML."""
+    text = " ".join(text.split())
+    text = re.sub(r"([\\`*_\[\]<>!|&~#])", r"\\\1", printable(text))
+    return text.replace("://", ":\\/\\/")  # some readers make links of bare addresses

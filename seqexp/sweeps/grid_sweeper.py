@@ -23,8 +23,14 @@ class GridSweeper(BasicSweeper):
     __module__ = "hydra_plugins.seqexp"
 
     def setup(self, *, hydra_context: HydraContext, **more: Any) -> None:
-        loader: Any = _ComposedOnce(hydra_context.config_loader)
+        self._loader = _ComposedOnce(hydra_context.config_loader)
+        loader: Any = self._loader
         super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
+
+    def validate_batch_is_legal(self, batch: Any) -> None:
+        self._loader.keep = True
+        super().validate_batch_is_legal(batch)
+        self._loader.keep = False
 
     def sweep(self, arguments: list[str]) -> Any:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -42,17 +48,20 @@ class GridSweeper(BasicSweeper):
 
 
 class _ComposedOnce:
-    """A loader of configurations that keeps a job's until it is asked for a second time."""
+    """A loader of configurations that keeps those of jobs that are validated until they are launched."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
-        self._kept: dict[tuple[str, ...], DictConfig] = {}
+        self.keep = False
+        self._kept: dict[tuple[str, ...], list[DictConfig]] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key in self._kept:
-            return self._kept.pop(key)
-        config = self._kept[key] = self._loader.load_sweep_config(master_config, sweep_overrides)
+        kept = self._kept.setdefault(tuple(sweep_overrides), [])
+        if kept and not self.keep:
+            return kept.pop()
+        config = self._loader.load_sweep_config(master_config, sweep_overrides)
+        if self.keep:
+            kept.append(config)
         return config
 
     def __getattr__(self, name: str) -> Any:
@@ -60,7 +69,7 @@ class _ComposedOnce:
 
     def __getstate__(self) -> dict[str, Any]:
         # Jobs in other processes compose their own.
-        return {"_loader": self._loader, "_kept": {}}
+        return {"_loader": self._loader, "keep": False, "_kept": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,10 +5,12 @@ import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import RunFailedError, UserError
+from seqexp.tracking.catalog import flatten, read_flat_config
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -36,10 +38,9 @@ class SweepJob:
         Raises:
             RunFailedError: its process was killed several times since the command line was typed.
         """
-        kills = [entry for entry in self.sweep.this_call() if entry["job"] == self.number]
-        if sum(entry["status"] == "killed" for entry in kills) >= MOST_KILLS:
-            raise RunFailedError(f"its process was killed {MOST_KILLS} times (was there too little memory?).")
         self.run = find_job(self.sweep, self.number, config)
+        if self.run and self._kills() >= MOST_KILLS:
+            raise RunFailedError(f"its process was killed {MOST_KILLS} times (was there too little memory?).")
         if self.run is None:
             path = self.sweep.path / f"{self.number}_{config.fingerprint()}"
             try:
@@ -52,11 +53,17 @@ class SweepJob:
         state = self.run.state()
         if state == "finished":
             return "finished"
-        if state == "running":
+        if state == "running" or self.run.is_owned():
             return "elsewhere"
         if state in ("interrupted", "killed") and self.run.has_checkpoint():
             return "resume"
         return "again"
+
+    def _kills(self) -> int:
+        """How often this job's process was killed since the command line was typed."""
+        assert self.run is not None
+        entries = [entry for entry in self.sweep.this_call() if entry.get("run") == self.run.path.name]
+        return sum(entry["status"] == "killed" for entry in entries)
 
     def fail(self, error: Exception) -> None:
         """Leave the error in the job's folder; one that failed before it had a folder gets one."""
@@ -85,38 +92,42 @@ def jobs_at_once(launcher: Mapping[str, Any]) -> int:
     return max(1, jobs if jobs > 0 else cores() + 1 + jobs)
 
 
-def note_killed_jobs(sweep: SweepFolder) -> list[int]:
-    """Write the jobs whose process is gone into the ledger; returns their numbers.
+def note_killed_jobs(sweep: SweepFolder) -> bool:
+    """Write jobs that were killed since the command line was typed into the ledger; whether there were any.
 
     When one process of several side by side is killed, joblib ends the others too: who is to blame shows
     when it happens again.
     """
-    killed = [run for run in sweep.jobs() if run.state() == "killed"]
-    numbers = [int(run.path.name.partition("_")[0]) for run in killed]
-    for number, run in zip(numbers, killed, strict=True):
+    begun = datetime.fromtimestamp(sweep.call.get("started", 0.0)).astimezone().isoformat()
+    killed = [
+        run
+        for run in sweep.jobs()
+        if run.state() == "killed" and run.read_status().get("updated", "") > begun
+    ]
+    for run in killed:
+        number = run.manifest().get("sweep", {}).get("job", 0)
         sweep.record({"job": number, "words": [], "run": run.path.name, "status": "killed"})
-    return numbers
+    return bool(killed)
 
 
 def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder | None:
     """The folder of an earlier job with this configuration, whatever number it had then.
 
-    The fingerprint leaves out what does not decide the result, such as the precision; where a sweep varies
-    that, the job with the very same settings comes first, then the one with the same number.
+    The fingerprint leaves out what does not decide the result, such as the precision. Where a sweep varies
+    that, the job must have the same value; else one with the very same settings comes first, then the one
+    with the same number.
     """
-    candidates = [RunFolder(path) for path in sorted(sweep.path.glob(f"*_{config.fingerprint()}"))]
+    ours = flatten(to_plain(config))
+    varied = {name for key in sweep.call.get("swept", []) for name in (key, f"{key}.name") if name in ours}
 
     def strangeness(run: RunFolder) -> tuple[bool, bool]:
-        try:
-            other = run.read_config()
-        except UserError:
-            other = None
-        same = other is not None and _settings(other) == _settings(config)
+        other = read_flat_config(run)
+        same = all(other.get(key) == ours[key] for key in ours if key.startswith(("device.", "generation.")))
         return not same, run.path.name.partition("_")[0] != str(number)
 
-    return min(candidates, key=strangeness, default=None)
+    def possible(run: RunFolder) -> bool:
+        other = read_flat_config(run)
+        return not other or all(other.get(key) == ours[key] for key in varied)
 
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    plain = to_plain(config)
-    return {key: plain[key] for key in ("device", "generation", "trainer")}
+    runs = [RunFolder(path) for path in sorted(sweep.path.glob(f"*_{config.fingerprint()}"))]
+    return min(filter(possible, runs), key=strangeness, default=None)

@@ -7,10 +7,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from seqexp.config.root import to_typed
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
 from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
@@ -33,35 +36,49 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqexp.sweeps.search import Search, Space
+        from seqexp.sweeps.search import Search, Space, check_sampler
 
-        settings = OmegaConf.to_object(self._config.sweep)
-        assert isinstance(settings, SweepConfig)
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        space = Space(parser.parse_overrides(words))
+        space = Space(parser.parse_overrides(words), self._is_whole)
+        # Hydra's own configuration knows only words without a range: settings come from one like a job's.
+        first = to_typed(self._composed(space.first_words()))
+        settings = first.sweep
+        check_sampler(settings, space)
         sweep = SweepFolder(Path(str(self._config.hydra.sweep.dir)))
         sweep.path.mkdir(parents=True, exist_ok=True)
-        objectives = settings.objectives or [self._config.trainer.monitor]
+        objectives = settings.objectives or [first.trainer.monitor]
         try:
             with FileLock(sweep.path / LOCK, timeout=0):
-                search = Search(sweep, settings, space, objectives, self._config.seed)
+                search = Search(sweep, settings, space, objectives, first.seed)
                 self._run(search, sweep, settings)
         except Timeout:
             raise UserError(f"{sweep.path} is in use by another search; wait for it, or stop it.") from None
+
+    def _is_whole(self, key: str) -> bool:
+        """Whether a setting is a whole number; Hydra makes real ones of interval(4,16)."""
+        value = OmegaConf.select(self._config, key)
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def _composed(self, words: list[str]) -> DictConfig:
+        composed: DictConfig = self._context.config_loader.load_sweep_config(self._config, words)
+        with read_write(composed), open_dict(composed):
+            del composed["hydra"]
+        return composed
 
     def _run(self, search: Any, sweep: SweepFolder, settings: SweepConfig) -> None:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         assert settings.n_trials is not None
-        before = search.done()
         launcher = self._config.hydra.runtime.choices["hydra/launcher"]
-        swept = list(search.space.distributions)
+        swept, before = list(search.space.distributions), search.done()
         sweep.begin_call(command_line(), str(settings.sampler), launcher, settings.n_trials, swept, before)
         at_once = settings.batch_size or jobs_at_once(self._config.hydra.launcher)
-        while (left := settings.n_trials - search.done()) > 0 and not search.exhausted():
-            trials = search.ask(min(at_once, left))
-            jobs = [[*search.space.words(trial), f"sweep.trial={trial.number}"] for trial in trials]
+        while (left := settings.n_trials - search.done()) > 0 and search.drawable():
+            trials = self._those_that_compose(search, sweep, search.ask(min(at_once, left)))
+            if not trials:
+                continue
+            jobs = [search.words(trial) for trial in trials]
             try:
                 returned = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
             except TerminatedWorkerError:
@@ -70,8 +87,29 @@ class OptunaSweeper(Sweeper):
                 print("a job's process was killed; its trial goes on", file=sys.stderr)
                 search.queue_again()
                 continue
-            for trial, job in zip(trials, returned, strict=True):
-                if job.return_value != "interrupted":
-                    search.tell(trial, job.return_value)
-            if any(job.return_value == "interrupted" for job in returned):
+            came = [job.return_value for job in returned]
+            for trial, result in zip(trials, came, strict=True):
+                if result not in ("interrupted", "elsewhere"):
+                    search.tell(trial, result)
+            if "interrupted" in came:
                 raise KeyboardInterrupt
+            if "elsewhere" in came:
+                # Two of a batch were the same, and one has done the work: the other finds its result.
+                search.queue_again()
+
+    def _those_that_compose(self, search: Any, sweep: SweepFolder, trials: list[Any]) -> list[Any]:
+        """A trial whose words do not go together has failed; it stops no other."""
+        good = []
+        for trial in trials:
+            try:
+                self._composed(search.words(trial))
+            except (HydraException, OmegaConfBaseException) as error:
+                search.tell(trial, "failed")
+                lines = [line for line in f"{error.__cause__ or error}".splitlines() if line.strip()]
+                words, said = search.words(trial), lines[0]
+                entry = {"job": trial.number, "words": words, "run": None, "status": "failed", "error": said}
+                sweep.record(entry)
+                print(f"seqexp train: trial {trial.number} failed: {said}", file=sys.stderr)
+            else:
+                good.append(trial)
+        return good

@@ -6,9 +6,10 @@ number, so that a search that was interrupted draws what it would have drawn.
 
 import io
 import json
+import math
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -42,7 +43,14 @@ FREE_WORDS = (
 class Space:
     """What the words typed hold fixed, and what they leave to the search."""
 
-    def __init__(self, overrides: Sequence[Override]) -> None:
+    def __init__(
+        self, overrides: Sequence[Override], is_whole: Callable[[str], bool] = lambda key: False
+    ) -> None:
+        """`is_whole` tells of a setting whether it is a whole number.
+
+        Raises:
+            UserError: there is nothing to search over, or a range is none.
+        """
         self.fixed: list[str] = []
         self.distributions: dict[str, BaseDistribution] = {}
         for override in overrides:
@@ -54,16 +62,28 @@ class Space:
             if len(values) == 1:
                 self.fixed.append(f"{key}={values[0]}")
             else:
-                self.distributions[key] = _distribution(override, values)
+                try:
+                    self.distributions[key] = _distribution(override, values, is_whole(key.lstrip("+")))
+                except ValueError as error:
+                    raise UserError(f"{override.input_line} is no range to search: {error}") from error
         if not self.distributions:
             raise UserError(
                 "sweep=optuna has nothing to search over; give a range: "
                 "'optimizer.lr=tag(log,interval(1e-4,1e-2))', model.n_layer='range(1,5)' or model=rnn,lstm."
             )
 
-    def words(self, trial: optuna.trial.Trial) -> list[str]:
-        """The words of a trial's job."""
-        return [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.distributions)]
+    def words(self, parameters: Mapping[str, Any]) -> list[str]:
+        """The words of a job with these parameters."""
+        return [*self.fixed, *(f"{key}={parameters[key]}" for key in self.distributions)]
+
+    def first_words(self) -> list[str]:
+        """The words of some job: the first of all choices, the lower ends of all ranges."""
+        return self.words(
+            {
+                key: space.choices[0] if isinstance(space, CategoricalDistribution) else space.low  # type: ignore[attr-defined]
+                for key, space in self.distributions.items()
+            }
+        )
 
     def described(self) -> dict[str, Any]:
         """What must be the same when the search goes on."""
@@ -82,14 +102,14 @@ def _lines(described: dict[str, Any]) -> set[str]:
     return {*described.get("fixed", []), *searched, f"sweep.objectives={described.get('objectives')}"}
 
 
-def _distribution(override: Override, values: list[str]) -> BaseDistribution:
+def _distribution(override: Override, values: list[str], whole: bool) -> BaseDistribution:
     value, log = override.value(), "log" in getattr(override.value(), "tags", ())
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
         assert low is not None
         assert high is not None
-        if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log=log)
+        if (whole or isinstance(low, int)) and float(low).is_integer() and float(high).is_integer():
+            return IntDistribution(int(low), int(high), log=log)
         return FloatDistribution(float(low), float(high), log=log)
     numbers = [_number(text) for text in values]
     if isinstance(value, RangeSweep) and not log and not value.shuffle:
@@ -118,9 +138,8 @@ class Search:
         """Open the study, or make it.
 
         Raises:
-            UserError: the sampler does not go with what is searched over, or the folder holds another search.
+            UserError: the folder holds another search.
         """
-        _check_sampler(settings, space)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.settings, self.space, self.seed = settings, space, seed
@@ -167,7 +186,8 @@ class Search:
         return sum(trial.state in DONE and trial.number not in repeated for trial in trials)
 
     def ask(self, count: int) -> list[optuna.trial.Trial]:
-        return [self._ask() for _ in range(count)]
+        """As many trials as asked for, or as there still may be."""
+        return [self._ask() for _ in range(int(min(count, self.drawable())))]
 
     def _ask(self) -> optuna.trial.Trial:
         self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
@@ -189,10 +209,19 @@ class Search:
             )
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
-    def exhausted(self) -> bool:
-        """Whether a grid has no further point."""
-        sampler = self._sampler(0)
-        return isinstance(sampler, optuna.samplers.GridSampler) and sampler.is_exhausted(self.study)
+    def drawable(self) -> float:
+        """How many trials there may still be; of a grid its points that were not drawn, and those waiting."""
+        if self.settings.sampler != "grid":
+            return math.inf
+        trials = self.study.get_trials(deepcopy=False)
+        drawn = sum("again" not in trial.user_attrs for trial in trials)
+        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        points = math.prod(len(_values(space)) for space in self.space.distributions.values())
+        return points - drawn + waiting
+
+    def words(self, trial: optuna.trial.Trial) -> list[str]:
+        """The words of a trial's job."""
+        return [*self.space.words(trial.params), f"sweep.trial={trial.number}"]
 
     def tell(self, trial: optuna.trial.Trial, came: Any) -> None:
         """`came` is what the job returned: its values, ``pruned`` or ``failed``."""
@@ -247,7 +276,8 @@ def _values(space: BaseDistribution) -> list[Any]:
     return [space.low + i * step for i in range(round((space.high - space.low) / step) + 1)]
 
 
-def _check_sampler(settings: SweepConfig, space: Space) -> None:
+def check_sampler(settings: SweepConfig, space: Space) -> None:
+    """Raises UserError if the sampler does not go with what is searched over."""
     for key, kind in space.distributions.items():
         categorical = isinstance(kind, CategoricalDistribution)
         if settings.sampler == "cmaes" and categorical:

@@ -3,8 +3,8 @@
 Folders may be half-written, damaged or a stranger's: nothing here trusts what it reads.
 """
 
-import math
 import os
+import re
 import statistics
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,12 +14,16 @@ from typing import Any
 import yaml
 
 from seqexp.errors import UserError
+from seqexp.files import number, read_bounded
 from seqexp.tracking.direction import better_when
-from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_metrics
+from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
 
 # libyaml reads a configuration ten times as fast as Python does.
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MOST_CONFIG_BYTES = 1_000_000
+MOST_ERROR = 20_000
 
 
 @dataclass
@@ -66,29 +70,45 @@ def flatten(values: Any, parent: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= flatten(value, f"{parent}{key}.")
         else:
-            flat[f"{parent}{key}"] = value
+            flat[f"{parent}{key!s}"] = value
     return flat
 
 
 def read_flat_config(run: RunFolder) -> dict[str, Any]:
     """The saved configuration, flat; empty if it is missing or damaged."""
     try:
-        values = yaml.load(run.config_file.read_text(encoding="utf-8"), Loader=SafeLoader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        text = read_bounded(run.config_file, MOST_CONFIG_BYTES).decode()
+        # A few lines of aliases to aliases would unfold to gigabytes; what we write has none.
+        if re.search(r"(?:^|[\s\[,{:-])\*\w", text):
+            tokens = yaml.scan(text, Loader=SafeLoader)
+            if any(isinstance(token, yaml.AliasToken) for token in tokens):
+                return {}
+        flat = {key: _setting(value) for key, value in flatten(yaml.load(text, Loader=SafeLoader)).items()}
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError):
         return {}
-    flat = flatten(values)
     flat.pop("schema_version", None)
     return flat
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else that a file may hold."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if usable else None
+def _setting(value: Any) -> Any:
+    """A value that a setting can have; anything else that YAML knows, such as a date, as text."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return [_setting(item) for item in value] if isinstance(value, list) else str(value)
 
 
 def read_run(path: Path, kind: str) -> Entry:
-    """The row of one run's folder."""
+    """The row of one run's folder; one that cannot be read is damaged."""
+    try:
+        return _read_run(path, kind)
+    except OSError as error:
+        name = path.parent.name
+        return Entry(
+            path.absolute(), kind, name, "", "", "damaged", None, error=f"it cannot be read: {error}"
+        )
+
+
+def _read_run(path: Path, kind: str) -> Entry:
     run = RunFolder(path)
     status, result = run.read_status(), run.result()
     monitor = result.get("monitor")
@@ -104,16 +124,19 @@ def read_run(path: Path, kind: str) -> Entry:
         started=_time(status.get("started")),
         metric=str(monitor.get("name", "")),
         best=number(monitor.get("best")),
-        error=str(status.get("error", "")),
+        error=str(status.get("error") or "")[:MOST_ERROR],
         config=config,
     )
 
 
 def _time(text: Any) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
+        time = datetime.fromisoformat(str(text))
+        time = time if time.tzinfo else time.astimezone()
+        time.astimezone()  # year 1 and year 9999 have no neighbours
+    except (ValueError, OverflowError, OSError):
         return None
+    return time if 1980 < time.year < 2200 else None
 
 
 def sweep_runs(sweep: SweepFolder) -> list[Entry]:
@@ -128,9 +151,9 @@ def read_sweep(path: Path) -> Entry:
     counts: dict[str, int] = {}
     for job in jobs:
         counts[job.status] = counts.get(job.status, 0) + 1
-    wanted = number(sweep.call.get("jobs")) or len(jobs)
+    wanted = sweep.call.get("jobs", len(jobs))
     if len(jobs) < wanted:
-        counts["missing"] = int(wanted) - len(jobs)
+        counts["missing"] = wanted - len(jobs)
     measured = [job for job in jobs if job.best is not None]
     metric = measured[0].metric if measured else ""
     same = [job.best for job in measured if job.metric == metric and job.best is not None]
@@ -171,13 +194,13 @@ def measured(run: RunFolder) -> dict[str, float]:
     """What a finished run can be judged by: metrics of its best checkpoint, size, time, speed."""
     result = run.result()
     metrics = result.get("metrics")
-    found = {key: number(value) for key, value in metrics.items()} if isinstance(metrics, dict) else {}
+    found = {str(key): number(value) for key, value in metrics.items()} if isinstance(metrics, dict) else {}
     parameters = run.manifest().get("parameters")
     found["parameters"] = number(parameters.get("total")) if isinstance(parameters, dict) else None
     found["minutes"] = number(result.get("minutes"))
-    rows = read_metrics(run.metrics_file)
+    rows = read_numbers(run.metrics_file)
     found["steps"] = rows[-1]["step"] if rows else None
-    speeds = [row["speed/tokens_per_s"] for row in rows if number(row.get("speed/tokens_per_s"))]
+    speeds = [row["speed/tokens_per_s"] for row in rows if "speed/tokens_per_s" in row]
     found["speed/tokens_per_s"] = statistics.median(speeds) if speeds else None
     return {key: value for key, value in found.items() if value is not None}
 
@@ -196,12 +219,15 @@ def find(target: str) -> list[Entry]:
                 "to the folder where you did."
             )
         return [everything[-1]]
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     if not path.is_dir():
         raise UserError(f"{target}: there is no such folder; `seqexp runs` lists runs and sweeps.")
     if is_sweep(path):
         return [read_sweep(path)]
-    if (path / "status.json").exists() or (path / "config.yaml").exists():
+    for kind in ("train", "eval", "generate"):
+        if path.resolve() in {listed.resolve() for listed in OUTPUTS.glob(f"{kind}/*/*")}:
+            return [read_run(path, kind)]
+    if (path / "status.json").exists():
         kind = path.resolve().parent.parent.name
         return [read_run(path, kind if kind in ("eval", "generate") else "train")]
     raise UserError(f"{target} is no folder of a run or a sweep; `seqexp runs` lists them.")

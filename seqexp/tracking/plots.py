@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp.files import write_atomically
+from seqexp.quoting import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +27,24 @@ def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
 
 def save(figure: "Figure", target: Path) -> bytes:
     """Write the figure as a PNG and return the bytes."""
+    data = png(figure)
+    write_atomically(target, data)
+    return data
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Signs that the font does not have, in the words of any language, are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(target, buffer.getvalue())
     return buffer.getvalue()
+
+
+def label(text: str) -> str:
+    """Text as it can be drawn: unprintable signs are spelled out, and nothing is read as a formula."""
+    return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")
 
 
 def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -52,8 +64,8 @@ def loss_figure(
     train, val = _curve(rows, "train/loss"), _curve(rows, "val/loss")
     axes.plot(*train, label="training", color="tab:blue", alpha=0.7, lw=1)
     if val[0]:
-        label = f"validation, {validated_on}" if validated_on else "validation"
-        axes.plot(*val, "o-", label=label, color="tab:orange", ms=4)
+        told = f"validation, {validated_on}" if validated_on else "validation"
+        axes.plot(*val, "o-", label=told, color="tab:orange", ms=4)
         best = min(range(len(val[1])), key=val[1].__getitem__)
         axes.annotate(
             f"lowest: {val[1][best]:.4g} at step {val[0][best]}", (val[0][best], val[1][best]),
@@ -63,7 +75,7 @@ def loss_figure(
     values = [value for value in train[1] + val[1] if value > 0]
     if values and max(values) > 10 * min(values):
         axes.set_yscale("log")
-    axes.set(title=title, ylabel=f"loss ({unit})")
+    axes.set(title=label(title), ylabel=f"loss ({unit})")
     below.plot(*_curve(rows, "train/grad_norm"), color="tab:green", lw=1)
     below.set(xlabel="step", ylabel="gradient norm\n(before clipping)", yscale="log")
     steps, lengths = _curve(rows, "train/seq_len")
@@ -92,7 +104,7 @@ def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
     columns = 2 if len(parts) > 1 else 1
     height = max(1, -(-len(parts) // 2))
     figure = new_figure(6 * columns, 3.6 * height)
-    figure.suptitle(title)
+    figure.suptitle(label(title))
     colours = matplotlib.colormaps["viridis"]
     panels = figure.subplots(height, columns, squeeze=False).flatten()
     for axes, part in zip(panels, parts, strict=True):
@@ -129,7 +141,7 @@ def hidden_states_figure(
         hidden[:T, :H].T, aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest",
         extent=(*edges, H - 0.5, -0.5),
     )  # fmt: skip
-    panels[0].set(title=f"{title}{' (' + ', '.join(cut) + ')' if cut else ''}", ylabel="hidden unit")
+    panels[0].set(title=label(f"{title}{' (' + ', '.join(cut) + ')' if cut else ''}"), ylabel="hidden unit")
     panels[0].set_yticks(range(0, H, max(1, H // 8)))
     figure.colorbar(image, ax=panels[0], pad=0.01)
     if bits:
@@ -160,7 +172,7 @@ def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, t
         axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2, lw=0)
     axes.axvline(trained_length, color="gray", ls=":", label=f"trained to {trained_length}")
     axes.axhline(0.5, color="gray", lw=0.8)
-    axes.set(title=title, xlabel="length (bits)", ylabel="accuracy", xscale="log", ylim=(-0.03, 1.03))
+    axes.set(title=label(title), xlabel="length (bits)", ylabel="accuracy", xscale="log", ylim=(-0.03, 1.03))
     axes.set_xticks(lengths, [str(n) for n in lengths])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -188,13 +200,8 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.xaxis.tick_top()
-    axes.set_xticks(range(len(source)), [_label(piece) for piece in source], rotation=60, ha="left")
-    axes.set_yticks(range(len(target)), [_label(piece) for piece in target])
-    axes.set_xlabel(_label(title))
+    axes.set_xticks(range(len(source)), [label(piece) for piece in source], rotation=60, ha="left")
+    axes.set_yticks(range(len(target)), [label(piece) for piece in target])
+    axes.set_xlabel(label(title))
     figure.colorbar(image, ax=axes, pad=0.02, label="weight")
     return figure
-
-
-def _label(piece: str) -> str:
-    """A token as it can be drawn: unprintable signs are spelled out, and nothing is read as a formula."""
-    return repr(piece)[1:-1].replace("$", r"\$") if not piece.isprintable() or "$" in piece else piece

@@ -1,6 +1,5 @@
 """The folder of a run: where it is made, what lies in it, and how it is found again."""
 
-import json
 import logging
 import os
 import platform
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from seqexp.config.root import SCHEMA_VERSION, TrainConfig, from_plain
 from seqexp.errors import UserError
-from seqexp.files import read_json, write_atomically, write_json
+from seqexp.files import number, read_bounded, read_json, read_json_lines, write_atomically, write_json
 from seqexp.quoting import unquote
 
 OUTPUTS = Path("outputs")
@@ -85,8 +84,8 @@ class RunFolder:
             UserError: it is not there or cannot be read.
         """
         try:
-            values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            values = yaml.safe_load(read_bounded(self.config_file).decode())
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{self.config_file} cannot be read ({error}).") from error
         return from_plain(values, str(self.config_file))
 
@@ -117,7 +116,7 @@ class RunFolder:
         if not file.exists():
             # A process that was ended while it made the folder, or one that makes it now.
             return "running" if self.is_owned() else "empty"
-        status = self.read_status().get("status")
+        status = str(self.read_status().get("status"))
         if status not in ("running", "finished", "failed", "interrupted"):
             return "damaged"
         if status == "running":
@@ -209,17 +208,22 @@ def find_run(run: str, key: str = "run") -> RunFolder:
     return RunFolder(path)
 
 
+# The most that is read of a file with a row a step; a million rows are 250 MB.
+MOST_METRICS = 1_000_000_000
+
+
 def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
+    rows = read_json_lines(jsonl, MOST_METRICS)
+    return [row for row in rows if type(row.get("step")) is int and abs(row["step"]) < 2**53]
+
+
+def read_numbers(jsonl: Path) -> list[dict[str, float]]:
+    """The same of a file that may be a stranger's: only what is a number."""
     rows = []
-    if jsonl.is_file():
-        for line in jsonl.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+    for row in read_metrics(jsonl):
+        numbers = {key: number(value) for key, value in row.items()}
+        rows.append({key: value for key, value in numbers.items() if value is not None})
     return rows
 
 

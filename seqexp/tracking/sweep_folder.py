@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqexp.files import read_json, write_json
+from seqexp.files import read_json, read_json_lines, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 # Of a search: Optuna's study.
@@ -41,17 +41,18 @@ class SweepFolder:
             "started": time.time(),
             "ledger_lines": len(self.ledger()),
         }
-        write_json(self.path / "sweep.json", {"calls": [*about.get("calls", []), call]})
+        write_json(self.path / "sweep.json", {"calls": [*about["calls"], call]})
 
     def about(self) -> dict[str, Any]:
-        about = read_json(self.path / "sweep.json")
-        calls = about.get("calls")
-        return about if isinstance(calls, list) and all(isinstance(call, dict) for call in calls) else {}
+        """What ``sweep.json`` says; calls that are not as we write them are left out."""
+        calls = read_json(self.path / "sweep.json").get("calls")
+        calls = calls if isinstance(calls, list) else []
+        return {"calls": [_clean_call(call) for call in calls if isinstance(call, dict)]}
 
     @property
     def call(self) -> dict[str, Any]:
         """What the last command line asked for."""
-        calls = self.about().get("calls", [])
+        calls: list[dict[str, Any]] = self.about()["calls"]
         return calls[-1] if calls else {}
 
     def swept_words(self, words: list[str]) -> list[str]:
@@ -66,29 +67,44 @@ class SweepFolder:
 
     def ledger(self) -> list[dict[str, Any]]:
         """What was recorded, oldest first; lines that cannot be read are left out."""
-        entries = []
-        try:
-            text = (self.path / "jobs.jsonl").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return []
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("job"), int):
-                entries.append(entry)
-        return entries
+        return [entry for entry in read_json_lines(self.path / "jobs.jsonl") if _is_entry(entry)]
 
     def this_call(self) -> list[dict[str, Any]]:
         """The ledger since the last command line began."""
-        first = self.call.get("ledger_lines", 0)
-        return self.ledger()[first if isinstance(first, int) else 0 :]
+        return self.ledger()[self.call.get("ledger_lines", 0) :]
 
     def jobs(self) -> list[RunFolder]:
         """The folders of its jobs, by number."""
-        folders = [path for path in self.path.glob("*_*") if path.is_dir() and _number(path) is not None]
+        paths = self.path.glob("*_*")
+        folders = [
+            path for path in paths if _number(path) is not None and path.is_dir() and not path.is_symlink()
+        ]
         return [RunFolder(path) for path in sorted(folders, key=lambda path: (_number(path), path.name))]
+
+
+def _clean_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Of a call in a file that may be a stranger's, what is as we write it."""
+    kinds = {
+        "command_line": str, "method": str, "launcher": str, "jobs": int, "before": int, "ledger_lines": int,
+        "started": float,
+    }  # fmt: skip
+    kept = {key: call[key] for key, kind in kinds.items() if type(call.get(key)) is kind}
+    kept = {key: value for key, value in kept.items() if isinstance(value, str) or 0 <= value < 10**12}
+    swept = call.get("swept")
+    if isinstance(swept, list) and all(isinstance(key, str) for key in swept):
+        kept["swept"] = swept
+    return kept
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    words = entry.get("words")
+    return (
+        type(entry.get("job")) is int
+        and isinstance(entry.get("status"), str)
+        and isinstance(entry.get("run"), str | None)
+        and isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
+    )
 
 
 def _number(path: Path) -> int | None:

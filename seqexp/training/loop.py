@@ -110,6 +110,7 @@ class Trainer:
             "tokenizer": self.data.tokenizer.to_plain(),
             "data": self.data.state(),
             "review": {"nll": self._review_nll, "count": self._review_count},
+            "window": {"nll": self._nll, "count": self._count},
             "carried": self.carried.state if self.carried else None,
         }
 
@@ -122,6 +123,8 @@ class Trainer:
         review = state.get("review") or {"nll": torch.zeros(()), "count": 0}
         self._review_nll = review["nll"].to(self.device.torch)
         self._review_count = review["count"]
+        window = state.get("window") or {"nll": torch.zeros(()), "count": 0}
+        self._nll, self._count = window["nll"].to(self.device.torch), window["count"]
         if self.carried:
             self.carried.load(state["carried"], self.device.torch)
         self.step, self._elapsed_before = state["step"], state["elapsed"]
@@ -142,8 +145,7 @@ class Trainer:
         self.metrics = metrics
         progress = Progress(self.step, self.total, self.settings.max_minutes)
         self.model.train()
-        validated = self.checkpoints.index.get("validated", -1) >= self.step
-        if self.step and not validated and (self._due(self.settings.eval_every) or self.done()):
+        if self.step and not self.is_validated() and (self._due(self.settings.eval_every) or self.done()):
             # Stopped between a checkpoint and its validation.
             self._validate()
         self._started = self._window_started = time.perf_counter()
@@ -192,6 +194,10 @@ class Trainer:
         if self.settings.max_minutes is not None:
             return self.elapsed >= self.settings.max_minutes * 60
         return self.step >= (self.total or 0)
+
+    def is_validated(self) -> bool:
+        """Whether the last checkpoint was judged; a run may have been stopped before it was."""
+        return bool(self.checkpoints.index.get("validated", -1) >= self.step)
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
