@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -250,3 +251,10 @@ def parity_sweep(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -
         ran = _main("train", "-m", *words)
     assert ran.code == 0, ran.err
     return place / "outputs" / "sweeps" / "s"
+
+
+@pytest.fixture
+def sweep(parity_sweep: Path) -> Path:
+    """A copy of the finished sweep, in the place of the test."""
+    copy: Path = shutil.copytree(parity_sweep, Path("outputs/sweeps/s"))
+    return copy

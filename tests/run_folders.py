@@ -9,13 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from conftest import Ran
+
+Main = Callable[..., Ran]
+
+RUN = Path("outputs/train/hand/one")
+SWEEP = Path("outputs/sweeps/s")
 
 CONFIG: dict[str, Any] = {
     "schema_version": 1,
@@ -205,3 +210,52 @@ def agrees(shown: str, mean: float, deviation: float) -> None:
     half = 0.5 * 10.0**-decimals * (1 + 1e-6)
     assert math.isclose(float(left.replace(",", "")), mean, abs_tol=half, rel_tol=0), (shown, mean)
     assert math.isclose(float(right.replace(",", "")), deviation, abs_tol=half, rel_tol=0), (shown, deviation)
+
+
+def by_hand(sweep: Path) -> dict[tuple[str, int], dict[str, list[float]]]:
+    """(model, length) → metric → its values at the lowest validation loss, from what was logged."""
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for job in sweep.glob("*_*"):
+        config = yaml.safe_load((job / "config.yaml").read_text())
+        best = min((row for row in rows_of(job) if "val/loss" in row), key=lambda row: row["val/loss"])
+        group = found.setdefault((config["model"]["name"], config["data"]["seq_len"]), {})
+        for name in best.keys() - {"step"}:
+            group.setdefault(name, []).append(best[name])
+    return found
+
+
+def listed(run_main: Main, *words: str) -> list[dict[str, Any]]:
+    ran = run_main("runs", "--json", *words)
+    assert ran.code == 0, ran.err
+    return list(strict_json(ran.out))
+
+
+def names(run_main: Main, *words: str) -> list[str]:
+    """The last parts of the folders that are listed."""
+    return [Path(row["path"]).name for row in listed(run_main, *words)]
+
+
+def status_of(run_main: Main, run: Path = RUN) -> str:
+    (row,) = [row for row in listed(run_main, "--all") if row["path"] == str(run.absolute())]
+    return str(row["status"])
+
+
+def small_sweep() -> Path:
+    sweep = Path("outputs/sweeps/s")
+    for job in ("0_aa", "1_bb"):
+        number = int(job[0])
+        make_run(
+            sweep / job, seed=number + 1, optimizer__lr=10.0 ** -(3 + number), losses=(2.0, 1.5 - number),
+            words=[f"optimizer.lr={10.0 ** -(3 + number)}", f"seed={number + 1}"],
+        )  # fmt: skip
+    call = {
+        "command_line": "seqexp train -m …", "method": "grid", "launcher": "basic", "jobs": 2,
+        "swept": ["optimizer.lr", "seed"], "before": 0, "started": 1.0, "ledger_lines": 0,
+    }  # fmt: skip
+    write(sweep / "sweep.json", {"calls": [call]})
+    lines = [
+        {"job": i, "words": [f"seed={i}"], "run": job, "status": "finished"}
+        for i, job in enumerate(("0_aa", "1_bb"))
+    ]
+    write(sweep / "jobs.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return sweep

@@ -1,53 +1,23 @@
-"""A page about a run or a sweep: everything that is shown, gathered from its folder, and written as a file.
+"""A page about a run or a sweep, written as HTML, Markdown or JSON.
 
 Folders may come from strangers: in HTML all text is escaped, pictures are embedded as PNG alone, and nothing
-is loaded from elsewhere.
+is loaded from elsewhere; in Markdown nothing is markup but ours.
 """
 
-import base64
 import json
-import os
 import re
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from seqexp.errors import UserError
-from seqexp.files import read_bounded, read_json, write_atomically
-from seqexp.reports.figures import comparison_figures
-from seqexp.reports.frame import Comparison, compare
-from seqexp.reports.tables import cells, escape_markdown, number
-from seqexp.tracking.catalog import Entry, measured, sweep_runs
-from seqexp.tracking.direction import better_when
-from seqexp.tracking.plots import loss_figure, png
-from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
-from seqexp.tracking.sweep_folder import SweepFolder
+from seqexp.files import write_atomically
+from seqexp.reports.page import MOST_TEXT, Picture, cut, run_page, sweep_page
+from seqexp.reports.tables import escape_markdown
+from seqexp.tracking.catalog import Entry
 
-# A page must stay a page: the most of a picture, of all pictures, of a text, and of a cell of a table.
-MOST_PICTURE_BYTES = 5_000_000
+# The most of all pictures on a page.
 MOST_PICTURES_BYTES = 30_000_000
-MOST_TEXT = 6_000
-MOST_CELL = 1_000
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass
-class Picture:
-    title: str
-    png: bytes
-
-    @property
-    def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
-
-
-@dataclass
-class Table:
-    header: list[str]
-    rows: list[list[str]]
-    bold: list[list[bool]] | None = None  # which cells are the best of their column
 
 
 def write_report(entry: Entry, target: Path) -> None:
@@ -116,13 +86,13 @@ def _fence(text: str) -> str:
 def make_page(entry: Entry) -> dict[str, Any]:
     """What the page shows; long texts are cut, and say so."""
     page = sweep_page(entry) if entry.kind == "sweep" else run_page(entry)
-    page["commands"] = [_cut(command, MOST_TEXT) for command in page["commands"]]
-    page["failures"] = [(_cut(name), _cut(error, MOST_TEXT)) for name, error in page["failures"][:100]]
+    page["commands"] = [cut(command, MOST_TEXT) for command in page["commands"]]
+    page["failures"] = [(cut(name), cut(error, MOST_TEXT)) for name, error in page["failures"][:100]]
     tables = [page[key] for key in ("facts", "comparison", "corpus", "config", "environment", "jobs")]
     for table in [*tables, *(table for _, tables, _ in page["evaluations"] for table in tables)]:
         if table:
-            table.header = [_cut(cell) for cell in table.header]
-            table.rows = [[_cut(cell) for cell in row] for row in table.rows]
+            table.header = [cut(cell) for cell in table.header]
+            table.rows = [[cut(cell) for cell in row] for row in table.rows]
     room = MOST_PICTURES_BYTES
     for pictures in (
         page["pictures"],
@@ -135,291 +105,6 @@ def make_page(entry: Entry) -> dict[str, Any]:
             kept += [picture] if room > 0 else []
         pictures[:] = kept
     return page
-
-
-def _cut(text: str, most: int = MOST_CELL) -> str:
-    return text if len(text) <= most else f"{text[:most]} [cut here: {len(text):,} signs]"
-
-
-def run_page(entry: Entry) -> dict[str, Any]:
-    """What the page about one run shows."""
-    run = RunFolder(entry.path)
-    manifest = run.manifest()
-    return {
-        **_common(entry, "Run"),
-        "commands": _run_commands(manifest),
-        "facts": Table(["", ""], _facts(entry, manifest)),
-        "failures": [(entry.name, entry.error)] if entry.error else [],
-        "comparison": None,
-        "comparison_note": "",
-        "pictures": _pictures(run),
-        "samples": _samples(run),
-        "sample_pictures": _sample_pictures(run),
-        "evaluations": _evaluations(entry.path),
-        "corpus": _corpus(manifest),
-        "config": _config(entry.config),
-        "environment": _environment(manifest),
-        "jobs": None,
-    }
-
-
-def sweep_page(entry: Entry) -> dict[str, Any]:
-    """What the page about a sweep shows: the comparison, and its best run in full."""
-    sweep = SweepFolder(entry.path)
-    jobs = sweep_runs(sweep)
-    comparison, note = None, ""
-    try:
-        comparison = compare(jobs)
-    except UserError as error:
-        note = str(error)
-    best = _best_run(comparison) if comparison else None
-    manifest = RunFolder(best.path).manifest() if best else {}
-    pictures = []
-    if comparison:
-        figures = comparison_figures(comparison)
-        pictures = [Picture(name.replace("_", " "), png(figure)) for name, figure in figures.items()]
-    left_out = comparison.left_out if comparison else jobs
-    return {
-        **_common(entry, "Sweep"),
-        "commands": _sweep_commands(sweep),
-        "facts": Table(["", ""], _sweep_facts(entry, sweep, best)),
-        "failures": [(job.path.name, job.error or job.status) for job in left_out],
-        "comparison": _comparison_table(comparison) if comparison else None,
-        "comparison_note": note,
-        "pictures": pictures,
-        "samples": _samples(RunFolder(best.path)) if best else [],
-        "sample_pictures": _sample_pictures(RunFolder(best.path)) if best else [],
-        "evaluations": [found for job in jobs for found in _evaluations(job.path)],
-        "corpus": _corpus(manifest),
-        "config": _config(best.config) if best else None,
-        "environment": _environment(manifest),
-        "jobs": _jobs_table(sweep, jobs),
-    }
-
-
-def _common(entry: Entry, kind: str) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "name": entry.name,
-        "status": entry.status,
-        "folder": str(entry.path),
-        "written": f"{datetime.now():%Y-%m-%d %H:%M}",
-    }
-
-
-def _run_commands(manifest: dict[str, Any]) -> list[str]:
-    commands = [str(manifest["command_line"])] if "command_line" in manifest else []
-    resumed = manifest.get("resumed")
-    for again in resumed if isinstance(resumed, list) else ():
-        if isinstance(again, dict) and "command_line" in again:
-            commands.append(str(again["command_line"]))
-    return commands
-
-
-def _sweep_commands(sweep: SweepFolder) -> list[str]:
-    calls = sweep.about().get("calls", [])
-    return list(dict.fromkeys(str(call["command_line"]) for call in calls if "command_line" in call))
-
-
-def _facts(entry: Entry, manifest: dict[str, Any]) -> list[list[str]]:
-    found = measured(RunFolder(entry.path))
-    result = RunFolder(entry.path).result()
-    corpus = manifest.get("corpus")
-    rows = [["status", entry.status]]
-    if result.get("ending") not in (None, "finished"):
-        rows.append(["ended", str(result["ending"])])
-    if entry.best is not None:
-        rows.append([f"best {entry.metric}", f"{number(entry.best)} at step {result.get('step')}"])
-    rows += [[name, number(value)] for name, value in found.items() if name != entry.metric and "/" in name]
-    rows += [[name, number(found[name])] for name in ("steps", "minutes", "parameters") if name in found]
-    rows += [["model", entry.model], ["data", entry.data]]
-    if isinstance(corpus, dict) and corpus.get("stand_in"):
-        rows.append(["NOTE", str(corpus["stand_in"])])
-    for key in ("device", "precision", "threads", "seed", "reproducible"):
-        if key in manifest:
-            rows.append([key, _text(manifest[key])])
-    if entry.started:
-        rows.append(["started", f"{entry.started:%Y-%m-%d %H:%M:%S}"])
-    return rows
-
-
-def _sweep_facts(entry: Entry, sweep: SweepFolder, best: Entry | None) -> list[list[str]]:
-    rows = [["jobs", ", ".join(f"{count} {state}" for state, count in sorted(entry.jobs.items())) or "none"]]
-    call = sweep.call
-    rows += [[key, str(call[key])] for key in ("method", "launcher") if key in call]
-    rows += [["model", entry.model], ["data", entry.data]]
-    if best and best.best is not None:
-        rows.append([f"best {best.metric}", f"{number(best.best)} ({best.path.name})"])
-    if entry.started:
-        rows.append(["started", f"{entry.started:%Y-%m-%d %H:%M:%S}"])
-    return rows
-
-
-def _best_run(comparison: Comparison) -> Entry | None:
-    runs = [run for run in comparison.runs if run.status == "finished" and run.metric == comparison.monitor]
-    best_of = max if better_when(comparison.monitor) == "max" else min
-    measured_runs = [run for run in runs if run.best is not None]
-    return best_of(measured_runs, key=lambda run: run.best or 0.0, default=None)
-
-
-def _comparison_table(comparison: Comparison) -> Table:
-    header, rows, bold = cells(comparison)
-    return Table(header, rows, bold)
-
-
-def _jobs_table(sweep: SweepFolder, jobs: list[Entry]) -> Table:
-    words = {entry.get("run"): entry.get("words") for entry in sweep.ledger()}
-    rows = []
-    for job in jobs:
-        typed = words.get(job.path.name)
-        told = " ".join(sweep.swept_words(list(map(str, typed)))) if isinstance(typed, list) else ""
-        best = f"{job.metric} {number(job.best)}" if job.best is not None else "—"
-        rows.append([job.path.name, job.status, best, told])
-    return Table(["job", "status", "best", "words"], rows)
-
-
-def _pictures(run: RunFolder) -> list[Picture]:
-    """The run's own pictures, its curves first; those of a sweep's job, which has none, are drawn now."""
-    pictures = _png_files(run.path / "plots")
-    rows = read_numbers(run.metrics_file)
-    if not pictures and rows:
-        pictures = [Picture("loss", png(loss_figure(rows, run.path.name, "nats")))]
-    return sorted(pictures, key=lambda picture: picture.title != "loss")
-
-
-def _png_files(folder: Path, pattern: str = "*.png") -> list[Picture]:
-    """The pictures in a folder that may be a stranger's: no links, PNG alone, none too large."""
-    pictures = []
-    for file in sorted(folder.glob(pattern))[:200] if not folder.is_symlink() else ():
-        try:
-            data = read_bounded(file, MOST_PICTURE_BYTES)
-        except OSError:
-            continue
-        if data.startswith(PNG):
-            pictures.append(Picture(file.stem.replace("_", " "), data))
-    return pictures
-
-
-def _samples(run: RunFolder) -> list[tuple[str, str]]:
-    """The first, a middle and the last text written at a validation."""
-    folder = run.path / "samples"
-    files = sorted(folder.glob("step_*.txt")) if not folder.is_symlink() else []
-    chosen = dict.fromkeys([files[0], files[len(files) // 2], files[-1]]) if files else {}
-    samples = []
-    for file in chosen:
-        try:
-            text = read_bounded(file).decode(errors="replace")
-        except OSError:
-            continue
-        samples.append((_step(file.name), _cut(text.rstrip("\n"), MOST_TEXT)))
-    return samples
-
-
-def _step(name: str) -> str:
-    digits = re.search(r"\d+", name)
-    return f"step {int(digits[0][:15]):,}" if digits else name
-
-
-def _sample_pictures(run: RunFolder) -> list[Picture]:
-    """Those of the last validation that had some, such as attention."""
-    pictures = _png_files(run.path / "samples", "step_*.png")
-    last = _step(pictures[-1].title) if pictures else ""
-    found = [picture for picture in pictures if _step(picture.title) == last]
-    return [
-        Picture(re.sub(r"^step \d+ ?", "", picture.title) + f" ({last})", picture.png) for picture in found
-    ]
-
-
-def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
-    """What `seqexp eval` found about this run, from ``outputs/`` here, the newest last."""
-    found = []
-    for file in sorted(OUTPUTS.glob("eval/*/*/result.json"), key=lambda file: file.parent.name):
-        result = read_json(file)
-        if not isinstance(result.get("run"), str) or os.path.realpath(result["run"]) != os.path.realpath(
-            path
-        ):
-            continue
-        metrics, scores = result.get("metrics"), _inside(result, "translation", "scores")
-        tables = (
-            [Table(["metric", "value"], [[str(k), _measured_text(v)] for k, v in metrics.items()])]
-            if isinstance(metrics, dict)
-            else []
-        )
-        if isinstance(scores, dict):
-            signatures = [[str(name), _text(_inside(score, "signature"))] for name, score in scores.items()]
-            tables.append(Table(["score", "signature"], signatures))
-        tables += [
-            table
-            for table in (
-                _rows_table(result.get("rows")),
-                _rows_table(_inside(result, "translation", "by_length")),
-            )
-            if table
-        ]
-        title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
-        found.append((title, tables, _png_files(file.parent / "plots")))
-    return found
-
-
-def _inside(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _rows_table(rows: Any) -> Table | None:
-    """Rows of `eval`, such as one for each length; where there is one alone it says nothing new."""
-    if not isinstance(rows, list) or len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
-        return None
-    flat = []
-    for row in rows[:100]:
-        cells = {str(key): value for key, value in row.items() if key != "metrics"}
-        metrics = row.get("metrics")
-        cells |= (
-            {str(k): _inside(v, "value") for k, v in metrics.items()} if isinstance(metrics, dict) else {}
-        )
-        flat.append(cells)
-    header = list(dict.fromkeys(key for cells in flat for key in cells))
-    return Table(header, [[_measured_text(cells.get(key)) for key in header] for cells in flat])
-
-
-def _measured_text(value: Any) -> str:
-    if value is None:
-        return "—"
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
-
-
-def _corpus(manifest: dict[str, Any]) -> Table | None:
-    corpus = manifest.get("corpus")
-    if not isinstance(corpus, dict):
-        return None
-    rows = []
-    for key, value in corpus.items():
-        if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
-            for part, numbers in value.items():  # the parts of a split
-                told = ", ".join(f"{name} {_measured_text(n)}" for name, n in numbers.items())
-                rows.append([f"{key}: {part}", told])
-        elif value is not None:
-            rows.append([str(key), _text(value)])
-    return Table(["", ""], rows)
-
-
-def _config(config: dict[str, Any]) -> Table | None:
-    rows = [[key, _text(value)] for key, value in config.items()]
-    return Table(["setting", "value"], rows) if rows else None
-
-
-def _environment(manifest: dict[str, Any]) -> Table | None:
-    rows = [[key, _text(manifest[key])] for key in ("git_commit", "python", "platform") if key in manifest]
-    versions = manifest.get("versions")
-    rows += [[str(k), str(v)] for k, v in versions.items()] if isinstance(versions, dict) else []
-    return Table(["", ""], rows) if rows else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict | list | bool) or value is None:
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
 
 
 def as_json(entry: Entry) -> str:
