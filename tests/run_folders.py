@@ -202,6 +202,9 @@ def markdown_rows(text: str) -> list[list[str]]:
 
 def agrees(shown: str, mean: float, deviation: float) -> None:
     """`shown` is ``mean ± deviation``, the deviation with two significant digits, both rounded rightly."""
+    if common := re.fullmatch(r"\((.*)\)e(-\d\d)", shown):
+        shown, scale = common[1], 10.0 ** int(common[2])
+        mean, deviation = mean / scale, deviation / scale
     left, right = shown.split(" ± ")
     decimals = len(right.partition(".")[2])
     assert len(left.partition(".")[2]) == decimals, shown

@@ -81,15 +81,15 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
         runs = table[table["label"] == name]
         over = runs.groupby(x, sort=numeric)[y]
         mean, deviation = over.mean(), over.std(ddof=1).fillna(0.0)
-        # Side by side where the places are words: points of several labels would hide one another.
-        shift = 0.0 if numeric else 0.12 * (i - (len(names) - 1) / 2)
-        at = [places[value] + shift for value in mean.index]
+        # Side by side: points and bars of several labels would hide one another.
+        shift = i - (len(names) - 1) / 2
+        at = [_beside(places[value], shift, places, numeric) for value in mean.index]
         axes.errorbar(
             at, mean, yerr=deviation, color=colour, fmt="o-" if numeric else "o", capsize=3, lw=1.3, ms=4.5,
             label=name or None,
         )  # fmt: skip
-        single = [places[value] + shift for value in runs[x]]
-        axes.scatter(single, runs[y], color=colour, s=9, alpha=0.35, lw=0)
+        single = [_beside(places[value], shift, places, numeric) for value in runs[x]]
+        axes.scatter(single, runs[y], color=colour, s=14, alpha=0.5, lw=0)
     if numeric:
         _numeric_axis(axes, sorted(places))
     else:
@@ -103,9 +103,24 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     return figure
 
 
+def _beside(place: float, shift: float, places: dict[Any, float], numeric: bool) -> float:
+    """A little to the left or right of a place on the axis."""
+    if not numeric:
+        return place + 0.12 * shift
+    low, high = min(places.values()), max(places.values())
+    if _is_log(low, high):
+        return float(place * (high / low) ** (0.008 * shift))
+    return place + 0.008 * shift * (high - low)
+
+
+def _is_log(low: float, high: float) -> bool:
+    """Whether values span so much that their axis should be logarithmic."""
+    return low > 0 and high > 8 * low
+
+
 def _numeric_axis(axes: Any, values: list[float]) -> None:
-    """Logarithmic where the values span more than a factor of eight; ticks at the values if they are few."""
-    if values[0] > 0 and values[-1] > 8 * values[0]:
+    """Ticks at the values, if they are few."""
+    if _is_log(values[0], values[-1]):
         axes.set_xscale("log")
     if len(values) <= 10:
         axes.set_xticks(values, [plain_number(value) for value in values])

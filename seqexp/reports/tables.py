@@ -34,7 +34,10 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list
 
 
 def mean_and_deviation(mean: float | None, deviation: float | None) -> str:
-    """``0.823 ± 0.012``: the deviation with two digits, the mean as far; 0.8231 of one run alone."""
+    """``0.823 ± 0.012``: the deviation with two digits, the mean as far; 0.8231 of one run alone.
+
+    What is below a thousandth has a common power of ten: ``(7.6 ± 6.7)e-06``.
+    """
     if mean is None:
         return "—"
     if deviation is None:
@@ -42,6 +45,10 @@ def mean_and_deviation(mean: float | None, deviation: float | None) -> str:
     if deviation == 0:
         return f"{number(mean)} ± 0"
     digits = max(0, 1 - math.floor(math.log10(float(f"{deviation:.1e}"))))
+    if max(abs(mean), deviation) < 1e-3:
+        power = math.floor(math.log10(max(abs(mean), deviation)))
+        digits = max(0, digits + power)
+        return f"({mean / 10.0**power:.{digits}f} ± {deviation / 10.0**power:.{digits}f})e{power:03d}"
     return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
 
 
