@@ -76,7 +76,7 @@ def test_the_folder_of_a_run(nmt_run: Path) -> None:
     names = {path.name for path in nmt_run.iterdir()}
     assert names == {
         "config.yaml", "manifest.json", "status.json", "train.log", "metrics.jsonl", "result.json",
-        "tensorboard", "checkpoints", "samples", "plots",
+        "tensorboard", "checkpoints", "samples", "plots", ".lock",
     }  # fmt: skip
     rows = rows_of(nmt_run / "metrics.jsonl")
     validated = [row for row in rows if "val/loss" in row]
