@@ -1,8 +1,8 @@
 """What a sweep costs beside its training, and what two jobs side by side gain; on two quiet cores.
 
-    python scripts/bench_sweep.py            # both
-    python scripts/bench_sweep.py cost       # 50 parity jobs of 100 steps, in one process
-    python scripts/bench_sweep.py beside     # 12 parity jobs, one after another, then two at once
+python scripts/bench_sweep.py            # both
+python scripts/bench_sweep.py cost       # 50 parity jobs of 100 steps, in one process
+python scripts/bench_sweep.py beside     # 12 parity jobs, one after another, then two at once
 """
 
 import argparse
