@@ -189,6 +189,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path, book:
 TINY_NMT = (
     "debug=fast", "data=parallel", "tokenizer=word", "model=nmt", "model.n_embd=16", "model.hidden_size=16",
     "scheduler=constant", "optimizer.lr=1e-2", "device=cpu", "device.threads=1", "device.precision=fp32",
+    "trainer.keep_last=1",
 )  # fmt: skip
 TINY_TRANSFORMER = (
     "debug=fast", "data=parallel", "tokenizer=word", "model=transformer", "model.n_layer=1",

@@ -15,24 +15,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, Ran, make_book
+from small_trainer import fit, logged, make_config, make_trainer, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from seqexp.commands.build import build_model
-from seqexp.config.data import TextDataConfig
-from seqexp.config.model import GPTConfig
-from seqexp.config.optimizer import AdamConfig, SchedulerConfig, SGDConfig
-from seqexp.config.root import SCHEMA_VERSION, SweepConfig, TrainConfig
-from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
+from seqexp.config.root import SCHEMA_VERSION
+from seqexp.config.run import DeviceConfig, GenerationConfig
 from seqexp.config.task import LanguageModelingConfig
-from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
-from seqexp.data.text import TextData
 from seqexp.decoding.text import generate_texts
 from seqexp.errors import UserError
 from seqexp.evaluation.split import evaluate_split
 from seqexp.tasks.language_modeling import LanguageModeling
-from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, compile_or_not, setup_device, wants_compile
@@ -40,56 +34,6 @@ from seqexp.training.loop import NonFiniteLossError, Trainer
 
 Main = Callable[..., Ran]
 CPU = torch.device("cpu")
-
-
-def make_config(path: Path, **groups: dict[str, Any]) -> TrainConfig:
-    """A tiny training of the text in `path`; each keyword changes settings of a group."""
-    with_defaults: dict[str, Any] = {
-        "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "max_len": 16},
-        "data": {"name": "text", "path": str(path), "seq_len": 16, "batch_size": 4},
-        "trainer": {"max_steps": 4, "eval_every": 2, "log_every": 1, "sample_tokens": 0, "max_grad_norm": 0},
-    }
-    options = {name: {**with_defaults.get(name, {}), **groups.get(name, {})} for name in with_defaults}
-    optimizer = groups.get("optimizer", {"name": "adamw", "lr": 1e-2})
-    return TrainConfig(
-        model=GPTConfig(**options["model"]),
-        task=LanguageModelingConfig(**groups.get("task", {})),
-        tokenizer=TokenizerConfig(**groups.get("tokenizer", {"name": "char"})),
-        optimizer=(SGDConfig if optimizer["name"] == "sgd" else AdamConfig)(**optimizer),
-        scheduler=SchedulerConfig(**groups.get("scheduler", {"name": "constant"})),
-        data=TextDataConfig(**options["data"]),
-        device=DeviceConfig(name="cpu", precision="fp32", compile="false", threads=1),
-        trainer=TrainerConfig(**options["trainer"]),
-        sweep=SweepConfig("none"),
-        name="test",
-    )
-
-
-def make_trainer(config: TrainConfig, folder: str = "run") -> Trainer:
-    """As `seqexp train` builds it; the same configuration always begins with the same weights."""
-    device = setup_device(config.device)
-    torch.manual_seed(config.seed)
-    data = TextData.build(config.data, config.tokenizer, config.seed)
-    model = build_model(config.model, data.sizes(data.tokenizer))
-    Path(folder).mkdir()
-    task = LanguageModeling(config.task)
-    return Trainer(config, model, model, task, data, device, RunFolder(Path(folder)))
-
-
-def fit(trainer: Trainer) -> str:
-    metrics = MetricsLog(trainer.run.metrics_file, trainer.run.path / "tensorboard")
-    try:
-        return trainer.fit(metrics)
-    finally:
-        metrics.close()
-
-
-def logged(trainer: Trainer, name: str) -> dict[int, float]:
-    return {row["step"]: row[name] for row in read_metrics(trainer.run.metrics_file) if name in row}
-
-
-def weights(trainer: Trainer) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
@@ -313,11 +257,12 @@ def test_label_smoothing_is_in_no_logged_loss(book: Path) -> None:
 
 def test_the_best_is_never_overwritten_by_a_worse(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, [math.nan, 2.0, 2.5, math.nan, 2.0, 9.0])
-    trainer = make_trainer(make_config(book, trainer={"max_steps": 6, "eval_every": 1}))
+    trainer = make_trainer(make_config(book, trainer={"max_steps": 6, "eval_every": 1, "keep_last": 1}))
     copies = {}
     record = Checkpoints.record_validation
 
     def keep(self: Checkpoints, step: int, value: float, better: bool, stage: dict[str, Any]) -> None:
+        self.wait()
         copies[step] = (self.folder / self.index["last"]["file"]).read_bytes()
         record(self, step, value, better, stage)
 

@@ -1,5 +1,6 @@
 """A run that goes on: its own configuration under the words typed, and its last checkpoint."""
 
+import logging
 import sys
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,13 @@ from seqexp import registry
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
 from seqexp.quoting import quote, unquote
+from seqexp.tracking.catalog import flatten
 
 if TYPE_CHECKING:
     from seqexp.tracking.run_folder import RunFolder
     from seqexp.training.loop import Trainer
+
+log = logging.getLogger(__name__)
 
 # What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
 # numbers mean.
@@ -65,8 +69,46 @@ def _word(key: str, value: Any) -> str:
     return f"{key}={value}"
 
 
+def find_unfinished(config: TrainConfig) -> "RunFolder | None":
+    """The newest run of this name and configuration that was interrupted or killed; for ``resume=auto``.
+
+    Raises:
+        UserError: one such is running.
+    """
+    from seqexp.tracking.run_folder import OUTPUTS, RunFolder
+
+    found = []
+    for path in OUTPUTS.glob(f"train/{config.name}/*"):
+        run = RunFolder(path)
+        if not run.has_checkpoint() or run.manifest().get("fingerprint") != config.fingerprint():
+            continue
+        if run.state() == "running":
+            raise UserError(
+                f"resume=auto: {run.path} is running; wait for it, stop it, or give another name=."
+            )
+        if run.state() in ("interrupted", "killed"):
+            found.append(run)
+    return max(found, key=lambda run: str(run.read_status().get("started", "")), default=None)
+
+
+def say_changes(saved: TrainConfig, config: TrainConfig) -> None:
+    """Tell which settings are other ones than before, and how the learning rate goes on."""
+    before, now = flatten(to_plain(saved)), flatten(to_plain(config))
+    changed = [
+        f"{key} {before[key]} → {now[key]}" for key in now
+        if key in before and before[key] != now[key] and not key.startswith(("sweep.", "resume", "name"))
+    ]  # fmt: skip
+    if not changed:
+        return
+    log.info("changed %s", "; ".join(changed))
+    if any(word.startswith(("trainer.max_", "scheduler.", "optimizer.lr")) for word in changed):
+        log.info(
+            "        the learning rate follows the new schedule from here on, as if it had always been so"
+        )
+
+
 def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) -> None:
-    """Load the last checkpoint and note in the run's manifest that it went on.
+    """Load the newest whole checkpoint and note in the run's manifest that it went on.
 
     Raises:
         UserError: the corpus is not the one that the run was trained on.
@@ -78,13 +120,14 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
             f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
             f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
         )
-    state = trainer.checkpoints.load("last")
+    state = trainer.checkpoints.load_newest()
     if state.get("tokenizer") != trainer.data.tokenizer.to_plain():
         raise UserError(
             "the tokenizer of this run is not the one that its training part gives now, perhaps because of "
             "another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
+    say_changes(run.read_config(), trainer.config)
     keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
     entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
     before["resumed"] = [*before.get("resumed", []), entry]

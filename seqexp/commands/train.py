@@ -1,5 +1,6 @@
 """`seqexp train`: from a configuration to a run folder with a trained model."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqexp import registry
 from seqexp.commands.hydra_app import run_app
 from seqexp.commands.pictures import try_to_draw
-from seqexp.commands.resume import load_last, type_saved_configuration
+from seqexp.commands.resume import find_unfinished, load_last, type_saved_configuration
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     resume = next((w.partition("=")[2] for w in sys.argv if w.lstrip("+").startswith("resume=")), None)
-    if resume and resume.strip("'") != "null":
+    if resume and resume.strip("'") not in ("null", "auto"):
         type_saved_configuration(resume)
     run_app("train", train, run_name=lambda run: run)
 
@@ -56,10 +57,11 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
             config.device.threads = job.threads
     elif config.sweep.method != "grid":
         raise UserError(f"sweep={config.sweep.method} is for several runs; add -m.")
-    elif config.resume:
-        run = RunFolder(Path(config.resume))
     else:
-        run = RunFolder.create("train", config.name)
+        if config.resume == "auto":
+            unfinished = find_unfinished(config)
+            config.resume = str(unfinished.path) if unfinished else None
+        run = RunFolder(Path(config.resume)) if config.resume else RunFolder.create("train", config.name)
     started = time.perf_counter()
     with run.owned():
         if todo == "again":
@@ -85,7 +87,8 @@ def _train_and_say(run: "RunFolder", config: TrainConfig, job: SweepJob | None) 
             run.restore_status(before)  # nothing was done to the run
         else:
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-            run.write_status("failed", error=text)
+            with contextlib.suppress(OSError):  # the disk may be full, and that the reason
+                run.write_status("failed", error=text)
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -94,7 +94,14 @@ class TrainConfig:
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
-        for key in ("log_every", "checkpoint_every", "keep_last", "sample_tokens"):
+        for key in (
+            "log_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "keep_last",
+            "keep_best",
+            "sample_tokens",
+        ):
             del values["trainer"][key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 

@@ -31,8 +31,10 @@ class TrainerConfig:
     """How long to train, and what to do on the way.
 
     The length is `max_minutes` if given, else `max_epochs` if given, else `max_steps`.
-    `checkpoint_every` null means at every validation; `keep_last` checkpoints are kept beside the best. 0 for
-    `max_grad_norm` switches clipping off.
+    A checkpoint is written every `checkpoint_every` steps (null: at every validation) and every
+    `checkpoint_minutes`; the newest `keep_last` and the best `keep_best` are kept. 0 for `max_grad_norm`
+    switches clipping off. `nonfinite` says what to do when a loss or gradient is infinite or NaN: ``stop``,
+    ``skip`` the batch, or ``rollback`` to the last checkpoint and go on without the batch.
     `accumulate` works through each batch in that many pieces, with the same gradient as in one.
     """
 
@@ -44,7 +46,10 @@ class TrainerConfig:
     eval_every: int = 250
     log_every: int = 10
     checkpoint_every: int | None = None
-    keep_last: int = 1
+    checkpoint_minutes: float | None = 10.0
+    keep_last: int = 2
+    keep_best: int = 1
+    nonfinite: str = "stop"
     patience: int | None = None
     monitor: str = "val/loss"
     deterministic: bool = False
@@ -59,7 +64,10 @@ class TrainerConfig:
         check_range("trainer.eval_every", self.eval_every, 1)
         check_range("trainer.log_every", self.log_every, 1)
         check_range("trainer.checkpoint_every", self.checkpoint_every, 1)
+        check_range("trainer.checkpoint_minutes", self.checkpoint_minutes, above=0)
         check_range("trainer.keep_last", self.keep_last, 1, 100)
+        check_range("trainer.keep_best", self.keep_best, 1, 100)
+        check_choice("trainer.nonfinite", self.nonfinite, ("stop", "skip", "rollback"))
         check_range("trainer.patience", self.patience, 1)
         check_range("trainer.sample_tokens", self.sample_tokens, 0)
         check_rule(

@@ -1,10 +1,12 @@
 """Numbers over steps: ``metrics.jsonl`` and TensorBoard, with the same names in both."""
 
 import json
+import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -16,35 +18,74 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from seqexp.files import write_atomically
 from seqexp.tracking.run_folder import GRADIENT_FLOW, read_metrics
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Writes rows of metrics. A row is kept in memory by the writers and never waits for a disk."""
+    """Writes rows of metrics. A row is kept in memory by the writers and never waits for a disk.
+
+    Training does not end because a log cannot be written: the first failure is said, kept in `failure`, and
+    nothing more is written.
+    """
 
     def __init__(self, jsonl: Path, tensorboard: Path, after_step: int | None = None) -> None:
         """With `after_step`, goes on after it: what was written later is cut off in both places."""
         if after_step is not None:
             for file in (jsonl, jsonl.with_name(GRADIENT_FLOW)):
                 _keep_until(file, after_step)
+        self.failure: str | None = None
         self._jsonl = jsonl
         self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115
         self._events = EventFileWriter(str(tensorboard))
         if after_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._add(Event(session_log=start), after_step + 1)
+            self._forget_after(after_step)
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was written after a step, to which training goes back."""
+        self._file.close()
+        self._try(lambda: self._rewrite(step))
+        self._forget_after(step)
+
+    def _rewrite(self, step: int) -> None:
+        for file in (self._jsonl, self._jsonl.with_name(GRADIENT_FLOW)):
+            _keep_until(file, step)
+        self._file = open(self._jsonl, "a", encoding="utf-8")  # noqa: SIM115
+
+    def _forget_after(self, step: int) -> None:
+        """TensorBoard drops what it has from later steps."""
+        self._add(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self.failure:
+            return
+        try:
+            action()
+        except OSError as error:
+            self.failure = f"{error.strerror or error}"
+            log.warning("metrics cannot be written (%s); training goes on without them", self.failure)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        self._try(lambda: self._append(self._file, {"step": step, **row}))
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._add(Event(summary=Summary(value=values)), step)
 
     def gradient_flow(self, step: int, norms: dict[str, list[float]]) -> None:
         """Norms over time within a sequence, which are no curve over steps: a file of their own."""
-        with self._jsonl.with_name(GRADIENT_FLOW).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **norms}) + "\n")
+
+        def append() -> None:
+            with self._jsonl.with_name(GRADIENT_FLOW).open("a", encoding="utf-8") as file:
+                self._append(file, {"step": step, **norms})
+
+        self._try(append)
+
+    @staticmethod
+    def _append(file: TextIO, row: dict[str, Any]) -> None:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Text for TensorBoard's text page, shown as it is."""
@@ -93,18 +134,18 @@ class MetricsLog:
 
     def _add(self, event: Event, step: int) -> None:
         event.wall_time, event.step = time.time(), step
-        self._events.add_event(event)
+        self._try(lambda: self._events.add_event(event))
 
     def flush(self) -> None:
-        self._events.flush()
+        self._try(self._events.flush)
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        self._try(self._file.close)
+        self._try(self._events.close)
 
 
 def _keep_until(jsonl: Path, step: int) -> None:
     if not jsonl.is_file():
         return
     rows = [row for row in read_metrics(jsonl) if row["step"] <= step]
-    jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_atomically(jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())

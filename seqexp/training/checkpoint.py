@@ -9,52 +9,106 @@ import hashlib
 import io
 import logging
 import math
+import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seqexp.config.root import SCHEMA_VERSION
-from seqexp.errors import UserError
-from seqexp.files import read_json, write_atomically, write_json
+from seqexp.errors import RunFailedError, UserError
+from seqexp.files import read_json, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+# The part of the index that validations decide.
+VALIDATED = ("best", "top", "since_best", "validated", "not_finite")
+
+
+class CheckpointError(RunFailedError):
+    """A checkpoint could not be written."""
+
 
 class Checkpoints:
-    """The ``checkpoints/`` of a run: files ``step_<n>.pt`` and ``index.json``."""
+    """The ``checkpoints/`` of a run: files ``step_<n>.pt`` and ``index.json``.
 
-    def __init__(self, run: RunFolder, keep_last: int = 1) -> None:
+    `save` copies the state and returns; a thread writes the copy, so that training goes on meanwhile. All
+    other methods wait for it first.
+    """
+
+    def __init__(
+        self, run: RunFolder, keep_last: int = 2, keep_best: int = 1, best_is_max: bool = False
+    ) -> None:
         self.folder, self.keep_last = run.checkpoints, keep_last
+        self.keep_best, self.best_is_max = keep_best, best_is_max
         self.index: dict[str, Any] = read_json(self.folder / "index.json")
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state as the last checkpoint and drop the oldest beyond `keep_last` (not the best)."""
+        """Take the state as the last checkpoint; it is on disk once the next method has returned.
+
+        Of what this makes the oldest, the files beyond `keep_last` and `keep_best` are removed.
+
+        Raises:
+            CheckpointError: the checkpoint before this one could not be written.
+        """
+        self.wait()
+        # What `best` was then, for a resume from this file when a later one is damaged.
+        before = {key: self.index[key] for key in VALIDATED if key in self.index}
+        snapshot = _snapshot({"schema_version": SCHEMA_VERSION, "step": step, "index": before, **state})
+        self._pending = self._writer.submit(self._write, step, snapshot)
+
+    def wait(self) -> None:
+        """Return when nothing is left to be written.
+
+        Raises:
+            CheckpointError: the disk is full, or may not be written to.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except OSError as error:
+            last = self.last_good
+            good = f"{self.folder / last['file']} (step {last['step']})" if last else "none yet"
+            raise CheckpointError(
+                f"a checkpoint cannot be written in {self.folder} ({error.strerror or error}); the last good "
+                f"one is {good}. Make room, and go on with resume={self.folder.parent}."
+            ) from error
+
+    def _write(self, step: int, snapshot: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save({"schema_version": SCHEMA_VERSION, "step": step, **state}, buffer)
-        data = buffer.getvalue()
         name = f"step_{step:08d}.pt"
-        write_atomically(self.folder / name, data)
-        self.index["last"] = {
-            "step": step,
-            "file": name,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
+        sha256 = _save_atomically(snapshot, self.folder / name)
+        last = {"step": step, "file": name, "sha256": sha256}
         before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
-        self.index["recent"] = [*before, self.index["last"]][-self.keep_last :]
-        self._write_index()
+        kept = {**self.index, "last": last, "recent": [*before, last][-self.keep_last :]}
+        write_json(self.folder / "index.json", kept)
+        # Only now: what the index says is on the disk.
+        self.index = kept
+        self._remove_others()
 
     def record_validation(
         self, step: int, value: float, better: bool, stage: dict[str, Any] | None = None
     ) -> None:
         """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state."""
+        self.wait()
         self.index["validated"] = step
+        entry = {**self.index["last"], "value": value, "stage": stage}
         if not math.isfinite(value):
             self.index["not_finite"] = step
+        elif self.keep_best > 1:
+            # Of an earlier stage of the data, such as a shorter curriculum, none is among the best.
+            top = [other for other in self.index.get("top", []) if other["stage"] == stage]
+            ranked = sorted([*top, entry], key=lambda one: float(one["value"]), reverse=self.best_is_max)
+            self.index["top"] = ranked[: self.keep_best]
         if better:
-            self.index["best"] = {**self.index["last"], "value": value, "stage": stage}
+            self.index["best"] = entry
             self.index["since_best"] = 0
         else:
             self.index["since_best"] = self.index.get("since_best", 0) + 1
@@ -78,12 +132,55 @@ class Checkpoints:
         return (self.index.get("best") or {}).get("stage")
 
     def _write_index(self) -> None:
-        write_json(self.folder / "index.json", self.index)
+        try:
+            write_json(self.folder / "index.json", self.index)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder / 'index.json'} cannot be written ({error.strerror or error}). Make room, and "
+                f"go on with resume={self.folder.parent}."
+            ) from error
+        self._remove_others()
+
+    def _remove_others(self) -> None:
         entries = [self.index[which] for which in ("last", "best") if which in self.index]
-        kept = {entry["file"] for entry in [*entries, *self.index.get("recent", [])]}
-        for file in self.folder.glob("step_*.pt"):
+        entries += [*self.index.get("recent", []), *self.index.get("top", [])]
+        kept = {entry["file"] for entry in entries}
+        for file in [*self.folder.glob("step_*.pt"), *self.folder.glob(".step_*.pt.*")]:
             if file.name not in kept:
                 file.unlink(missing_ok=True)
+
+    def load_newest(self) -> dict[str, Any]:
+        """The newest state that is whole, for a run that goes on; the index is as it was then.
+
+        Raises:
+            UserError: none is whole.
+        """
+        recent = [entry for entry in self.index.get("recent", []) if isinstance(entry, dict)]
+        entries = [
+            *reversed(recent),
+            *(self.index[which] for which in ("last", "best") if which in self.index),
+        ]
+        steps = sorted({int(entry["step"]) for entry in entries}, reverse=True)
+        for step in steps:
+            try:
+                state = self.load(str(step))
+            except UserError as error:
+                log.warning("%s  Trying an earlier one.", error)
+                continue
+            if step < steps[0]:
+                self._go_back_to(step, state)
+            return state
+        raise UserError(f"none of the checkpoints in {self.folder} can be read; start the run anew.")
+
+    def _go_back_to(self, step: int, state: dict[str, Any]) -> None:
+        """Make the checkpoint at `step` the last one, and forget what was validated later."""
+        log.warning("going on from step %d instead of %d", step, self.index["last"]["step"])
+        entries = [*self.index.get("recent", []), self.index["last"]]
+        last = next(entry for entry in entries if entry["step"] == step)
+        kept = {key: value for key, value in self.index.items() if key not in VALIDATED}
+        recent = [entry for entry in self.index.get("recent", []) if entry["step"] <= step]
+        self.index = {**kept, **state.get("index", {}), "last": last, "recent": recent}
+        self._write_index()
 
     def load(self, which: str) -> dict[str, Any]:
         """The state at ``last``, ``best`` or the number of a step, on the CPU.
@@ -94,10 +191,12 @@ class Checkpoints:
         Raises:
             UserError: there is none, or the file is damaged, unsafe or too new.
         """
+        self.wait()
         known = {w: self.index[w] for w in ("last", "best") if isinstance(self.index.get(w), dict)}
         recent = self.index.get("recent")
         recent = [entry for entry in recent if isinstance(entry, dict)] if isinstance(recent, list) else []
-        by_step = {str(entry.get("step")): entry for entry in [*known.values(), *recent]}
+        top = [entry for entry in self.index.get("top") or () if isinstance(entry, dict)]
+        by_step = {str(entry.get("step")): entry for entry in [*top, *known.values(), *recent]}
         if which == "average":
             return self._average([str(entry.get("step")) for entry in recent])
         entry = known.get(which) or by_step.get(which)
@@ -144,6 +243,61 @@ class Checkpoints:
             for name, weight in last["model"].items()
         }
         return last
+
+
+def _snapshot(value: Any, copies: dict[Any, torch.Tensor] | None = None) -> Any:
+    """A copy on the CPU that later updates do not change; tensors that share memory share it in the copy."""
+    copies = {} if copies is None else copies
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach()
+        key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() == 0 or key not in copies:
+            copies[key] = tensor.to("cpu", copy=True)
+        return copies[key]
+    if isinstance(value, dict):
+        return {key: _snapshot(item, copies) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_snapshot(item, copies) for item in value)
+    return value
+
+
+class _Hashed:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.error = error  # torch makes another error of it, which does not say why
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_atomically(state: dict[str, Any], target: Path) -> str:
+    """Write beside, flush to disk, rename; returns the hash of the file."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            hashed: Any = _Hashed(file)
+            try:
+                torch.save(state, hashed)
+            except RuntimeError:
+                raise hashed.error or OSError("torch.save failed") from None
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return hashed.sha256.hexdigest()
 
 
 def random_state() -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step; a second Ctrl-C stops at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop after the current step; a second Ctrl-C stops at once.
+
+Slurm sends SIGUSR1 before a job's time is over, if asked to (``--signal=USR1@60``), and SIGTERM when it
+pre-empts.
+"""
 
 import signal
 import threading
@@ -16,12 +20,12 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         # Only the main thread may handle signals; elsewhere the program around us does.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
 

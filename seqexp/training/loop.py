@@ -4,8 +4,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.plots import save
 from seqexp.tracking.progress import Progress
 from seqexp.tracking.run_folder import RunFolder
-from seqexp.training.checkpoint import Checkpoints, random_state, set_random_state
+from seqexp.training.checkpoint import CheckpointError, Checkpoints, random_state, set_random_state
 from seqexp.training.device import Device
 from seqexp.training.interrupt import StopRequest
 from seqexp.training.optimizers import Optimizers
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # Held-out rows on which the gradient through time is measured at each validation.
 GRADIENT_FLOW_ROWS = 16
+
+# So many batches in twice as many steps may be left out because their loss is not finite.
+MOST_LEFT_OUT = 5
 
 
 class NonFiniteLossError(RunFailedError):
@@ -77,14 +81,17 @@ class Trainer:
         self.optimizers = Optimizers(config.optimizer, model)
         self.schedule = registry.load("scheduler", config.scheduler.name)
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
-        self.checkpoints = Checkpoints(run, config.trainer.keep_last)
         self.mode = better_when(config.trainer.monitor)
+        self.checkpoints = Checkpoints(
+            run, config.trainer.keep_last, config.trainer.keep_best, best_is_max=self.mode == "max"
+        )
         measured = [f"val/{name}" for name in task.metric_names]
         check_choice("trainer.monitor", config.trainer.monitor, measured)
         self.carried = CarriedState(model) if data.carries_state else None
         self.step = 0
+        self.left_out: list[int] = []  # steps whose batch gave no finite loss
         self._elapsed_before = 0.0  # in processes before this one
-        self._started = time.perf_counter()
+        self._started = self._saved = time.perf_counter()
         self.latest: dict[str, float] = {}
         # Sums since the last log line, kept on the device so that no step waits for them.
         self._window_started = time.perf_counter()
@@ -94,6 +101,8 @@ class Trainer:
         # The same since the data was last asked whether it wants to change.
         self._review_nll = torch.zeros((), device=device.torch)
         self._review_count = 0
+        self._norm = torch.zeros((), device=device.torch)
+        self.lr = 0.0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.torch)
 
     # State
@@ -111,6 +120,7 @@ class Trainer:
             "data": self.data.state(),
             "review": {"nll": self._review_nll, "count": self._review_count},
             "window": {"nll": self._nll, "count": self._count},
+            "left_out": self.left_out,
             "carried": self.carried.state if self.carried else None,
         }
 
@@ -127,6 +137,7 @@ class Trainer:
         self._nll, self._count = window["nll"].to(self.device.torch), window["count"]
         if self.carried:
             self.carried.load(state["carried"], self.device.torch)
+        self.left_out = list(state.get("left_out", ()))
         self.step, self._elapsed_before = state["step"], state["elapsed"]
 
     @property
@@ -151,28 +162,50 @@ class Trainer:
         self._started = self._window_started = time.perf_counter()
         with StopRequest() as stop, progress.logging():
             try:
-                if self.step == 0:
-                    self._record_gradient_flow()
-                if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
-                    self._save()
-                    self._validate()
-                for done in self.steps(progress):
-                    interrupted = stop.requested and not done
-                    validation_due = done or self._due(self.settings.eval_every)
-                    if validation_due or interrupted or self._due(self.settings.checkpoint_every):
-                        self._save()
-                    if interrupted:
-                        return "interrupted"
-                    if validation_due:
-                        self._validate()
-                        if not done and self._out_of_patience():
-                            return "stopped early"
-                        if not done and self._prune and self._prune(self.step, self.latest):
-                            log.info("step %d  worse than other trials at this step: pruned", self.step)
-                            return "pruned"
+                ending = self._run(stop, progress)
+            except BaseException:
+                with suppress(CheckpointError):
+                    self.checkpoints.wait()  # what was saved before it is on the disk
+                raise
             finally:
                 progress.close()
+        self.checkpoints.wait()
+        return ending
+
+    def _run(self, stop: StopRequest, progress: Progress) -> str:
+        if self.step == 0:
+            self._record_gradient_flow()
+        if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
+            self._save()
+            self._validate()
+        if self.step and not self.done() and self.is_validated() and self._out_of_patience():
+            return "stopped early"  # the run was stopped between this validation and its consequence
+        for done in self.steps(progress):
+            interrupted = stop.requested and not done
+            validation_due = done or self._due(self.settings.eval_every)
+            if validation_due or interrupted or self._checkpoint_due():
+                self._save()
+            if interrupted:
+                return "interrupted"
+            if validation_due:
+                self._validate()
+                if not done and (ending := self._ends_early()):
+                    return ending
         return "finished"
+
+    def _ends_early(self) -> str | None:
+        """How the run ends after the validation of this step, if it does."""
+        if self._out_of_patience():
+            return "stopped early"
+        if self._prune and self._prune(self.step, self.latest):
+            log.info("step %d  worse than other trials at this step: pruned", self.step)
+            return "pruned"
+        return None
+
+    def _checkpoint_due(self) -> bool:
+        minutes = self.settings.checkpoint_minutes
+        late = minutes is not None and time.perf_counter() - self._saved >= minutes * 60
+        return late or self._due(self.settings.checkpoint_every)
 
     def steps(self, progress: Progress) -> Iterator[bool]:
         """Train step by step, logging every so often; yields whether that was the last one."""
@@ -217,8 +250,11 @@ class Trainer:
         )  # fmt: skip
         self.optimizers.set_factor(factor)
         self.lr = factor * self.config.optimizer.lr
+        if self.step in self.left_out:
+            return
         batch = self.data.train_batch(self.step)
         count = self.task.count(batch)
+        nll = torch.zeros((), device=self.device.torch)
         if self.carried:
             self.carried.begin(batch)
         for piece in batch.split(self.settings.accumulate):
@@ -226,22 +262,73 @@ class Trainer:
                 output = self.task.loss(self.carried or self.forward, piece.to(self.device.torch))
             # Divided by the count of the whole batch: pieces of any size add up to its exact average.
             self.scaler.scale(output.loss_sum / count).backward()
-            self._nll += output.nll_sum
-            self._review_nll += output.nll_sum
-        self._count += count
-        self._review_count += count
-        self._window_tokens += batch.count
+            nll += output.nll_sum
         for part in self.optimizers.parts:
             self.scaler.unscale_(part)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         self._norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # Loss scaling expects gradients that overflow, and leaves out the update itself.
+        bad = ~torch.isfinite(nll if self.scaler.is_enabled() else nll + self._norm)
+        if self.settings.nonfinite != "stop" and bool(
+            bad
+        ):  # the one setting that waits for a GPU at each step
+            self._leave_out_batch()
+            return
+        self._nll += nll
+        self._review_nll += nll
+        self._count += count
+        self._review_count += count
+        self._window_tokens += batch.count
         if self.settings.max_grad_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, self._norm)
         self.optimizers.step(self.scaler)
         self.scaler.update()
         self.optimizers.zero_grad()
-        bad = (self._first_bad < 0) & ~torch.isfinite(self._nll)
-        self._first_bad = torch.where(bad, self.step, self._first_bad)
+        self._first_bad = torch.where((self._first_bad < 0) & bad, self.step, self._first_bad)
+
+    def _leave_out_batch(self) -> None:
+        """No update from this batch; with ``rollback``, from the last checkpoint on.
+
+        Raises:
+            NonFiniteLossError: it does not help.
+        """
+        kept = self._keep_batch(self.step)
+        self.left_out = [*self.left_out, self.step]
+        self.optimizers.zero_grad()
+        self.scaler.update()
+        recent = [step for step in self.left_out if step > self.step - 2 * MOST_LEFT_OUT]
+        if len(recent) > MOST_LEFT_OUT:
+            raise NonFiniteLossError(
+                f"the loss or its gradient is not finite at step {self.step}, although {len(recent)} batches "
+                f"near it were left out (they are in {kept.parent}). {self._advice()}"
+            )
+        if self.settings.nonfinite == "skip":
+            log.warning(
+                "step %d  loss or gradient is not finite: no update from this batch (%s)", self.step, kept
+            )
+            return
+        self.checkpoints.wait()
+        if "last" not in self.checkpoints.index:
+            log.warning(
+                "step %d  not finite, and no checkpoint yet: no update from this batch (%s)", self.step, kept
+            )
+            return
+        left_out, bad, elapsed = self.left_out, self.step, self.elapsed
+        self.load_state(self.checkpoints.load_newest())
+        self.left_out, self._elapsed_before, self._started = left_out, elapsed, time.perf_counter()
+        self.metrics.cut_back(self.step)
+        log.warning(
+            "step %d  not finite: back to step %d, and on without that batch (%s)", bad, self.step, kept
+        )
+        self.step -= 1  # the caller counts the step that was not made
+
+    def _keep_batch(self, step: int) -> Path:
+        """Write a batch down for inspection: plain tensors, which `torch.load(weights_only=True)` reads."""
+        file = self.run.subfolder("nonfinite") / f"step_{step:08d}.pt"
+        fields = {"step": step, "seed": self.config.seed, **vars(self.data.train_batch(step))}
+        plain = {key: value for key, value in fields.items() if isinstance(value, Tensor | int | float | str)}
+        torch.save(plain, file)
+        return file
 
     def _review(self) -> None:
         """Every so often, let the data change with the loss, as a curriculum does."""
@@ -260,11 +347,16 @@ class Trainer:
             return
         last = self.checkpoints.last_good
         good = f"step {last['step']} ({last['file']})" if last else "none yet"
-        clipping = "a smaller" if self.settings.max_grad_norm else "clipping with"
         raise NonFiniteLossError(
-            f"the loss is not finite at step {bad}; the last good checkpoint is {good}. Try a lower "
-            f"optimizer.lr, a longer scheduler.warmup_steps, {clipping} trainer.max_grad_norm, or "
-            "device.precision=fp32."
+            f"the loss is not finite at step {bad}; the last good checkpoint is {good}, the batch is in "
+            f"{self._keep_batch(bad)}. {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        clipping = "a smaller" if self.settings.max_grad_norm else "clipping with"
+        return (
+            f"Try a lower optimizer.lr, a longer scheduler.warmup_steps, {clipping} trainer.max_grad_norm, "
+            "device.precision=fp32, or trainer.nonfinite=skip."
         )
 
     def _log(self, progress: Progress, last: bool) -> None:
@@ -273,7 +365,7 @@ class Trainer:
         now = time.perf_counter()
         seconds = now - self._window_started
         row = {
-            "train/loss": float(self._nll) / self._count,
+            "train/loss": float(self._nll) / self._count if self._count else math.nan,
             "train/lr": self.lr,
             "train/grad_norm": float(self._norm),
             **self.data.metrics(),
@@ -293,6 +385,7 @@ class Trainer:
         self._check_finite()
         with self._outside_the_window():
             self.checkpoints.save(self.step, self.state())
+        self._saved = time.perf_counter()
 
     @contextmanager
     def _outside_the_window(self) -> Iterator[None]:
