@@ -29,7 +29,7 @@ CHILD = Path(__file__).with_name("torture_child.py")
 RESULTS = DOCS / "reliability.json"
 WINDOWS = ("step", "checkpoint", "validation")
 COMMON = shlex.split("""
-    device=cpu device.threads=1 device.precision=fp32 trainer.max_steps=1000 trainer.eval_every=20
+    device=cpu device.threads=1 device.precision=fp32 trainer.eval_every=20
     trainer.checkpoint_every=5 trainer.log_every=3 name=tortured seed=7
 """)
 # What is trained: small, but with everything that has a state.
@@ -77,10 +77,10 @@ def last_step(run: Path) -> int:
     return int(json.loads(index.read_text())["last"]["step"]) if index.is_file() else 0
 
 
-def torture(name: str, kills: int, place: Path) -> dict[str, Any]:
+def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
     """Train a model in peace and killed `kills` times; what was done, and what differs in the end."""
     started = time.time()
-    words = ("train", *MODELS[name], *COMMON)
+    words = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
     done = seqexp(place / "peace", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     draw = random.Random(name)
@@ -193,6 +193,7 @@ def main() -> int:
         "models", nargs="*", metavar="model", help=f"of {', '.join(MODELS)}; all, if none is named"
     )
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--no-record", action="store_true", help="leave docs/reliability.json as it is")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -201,7 +202,7 @@ def main() -> int:
         if name in load() and not options.no_record:
             continue
         with tempfile.TemporaryDirectory() as place:
-            found = torture(name, options.kills, Path(place))
+            found = torture(name, options.kills, options.steps, Path(place))
         print(f"{name}: {json.dumps(found)}", flush=True)
         bad |= bool(found["differences"])
         if not options.no_record:
