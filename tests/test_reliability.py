@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seqexp.errors import UserError
 from seqexp.tasks.language_modeling import LanguageModeling
+from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import CheckpointError, Checkpoints
 from seqexp.training.loop import NonFiniteLossError, Trainer
@@ -297,6 +298,22 @@ def test_patience_that_ended_when_the_process_was_killed(book: Path, monkeypatch
     again.load_state(again.checkpoints.load_newest())
     assert fit(again) == "stopped early"
     assert again.step == 4
+
+
+def test_a_validation_that_was_cut_off_is_not_there_twice(tmp_path: Path) -> None:
+    """Killed between the row of a validation and its note in the index: the row is written anew."""
+    file = tmp_path / "metrics.jsonl"
+    log = MetricsLog(file, tmp_path / "tensorboard")
+    for step in (2, 4):
+        log.write(step, {"train/loss": float(step)})
+        log.write(step, {"val/loss": float(step)})
+    log.write(5, {"train/loss": 5.0})
+    log.close()
+    MetricsLog(file, tmp_path / "tensorboard", after_step=4, validated=False).close()
+    rows = [(row["step"], *(key for key in row if key != "step")) for row in read_metrics(file)]
+    assert rows == [(2, "train/loss"), (2, "val/loss"), (4, "train/loss")]
+    MetricsLog(file, tmp_path / "tensorboard", after_step=4, validated=True).close()
+    assert len(read_metrics(file)) == 3
 
 
 # Numbers that are none

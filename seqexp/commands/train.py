@@ -178,7 +178,10 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         )
         return "finished"
     metrics = MetricsLog(
-        run.metrics_file, run.path / "tensorboard", after_step=trainer.step if resumed else None
+        run.metrics_file,
+        run.path / "tensorboard",
+        after_step=trainer.step if resumed else None,
+        validated=trainer.is_validated() or not trainer.validation_due(),
     )
     try:
         metrics.text("config", run.config_file.read_text(encoding="utf-8"), trainer.step)

@@ -31,17 +31,27 @@ class MetricsLog:
     nothing more is written.
     """
 
-    def __init__(self, jsonl: Path, tensorboard: Path, after_step: int | None = None) -> None:
-        """With `after_step`, goes on after it: what was written later is cut off in both places."""
+    def __init__(
+        self, jsonl: Path, tensorboard: Path, after_step: int | None = None, validated: bool = True
+    ) -> None:
+        """With `after_step`, goes on after it: what was written later is cut off in both places.
+
+        If that step was not `validated` to the end, what was written of its validation is cut off too.
+        """
         if after_step is not None:
             for file in (jsonl, jsonl.with_name(GRADIENT_FLOW)):
-                _keep_until(file, after_step)
+                _keep_until(file, after_step, validated)
         self.failure: str | None = None
         self._jsonl = jsonl
         self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115
         self._events = EventFileWriter(str(tensorboard))
-        if after_step is not None:
+        if after_step is not None and validated:
             self._forget_after(after_step)
+        elif after_step is not None:
+            self._forget_after(after_step - 1)
+            for row in read_metrics(jsonl):  # what training logged at that step stays
+                if row["step"] == after_step:
+                    self._show(after_step, {key: value for key, value in row.items() if key != "step"})
 
     def cut_back(self, step: int) -> None:
         """Forget what was written after a step, to which training goes back."""
@@ -70,7 +80,14 @@ class MetricsLog:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._try(lambda: self._append(self._file, {"step": step, **row}))
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self._show(step, metrics)
+
+    def _show(self, step: int, metrics: dict[str, Any]) -> None:
+        """The numbers in TensorBoard."""
+        values = [
+            Summary.Value(tag=tag, simple_value=math.nan if value is None else value)
+            for tag, value in metrics.items()
+        ]
         self._add(Event(summary=Summary(value=values)), step)
 
     def gradient_flow(self, step: int, norms: dict[str, list[float]]) -> None:
@@ -144,8 +161,10 @@ class MetricsLog:
         self._try(self._events.close)
 
 
-def _keep_until(jsonl: Path, step: int) -> None:
+def _keep_until(jsonl: Path, step: int, validated: bool = True) -> None:
     if not jsonl.is_file():
         return
     rows = [row for row in read_metrics(jsonl) if row["step"] <= step]
+    if not validated:
+        rows = [row for row in rows if row["step"] < step or any(key.startswith("train/") for key in row)]
     write_atomically(jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())

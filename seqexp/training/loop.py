@@ -156,7 +156,7 @@ class Trainer:
         self.metrics = metrics
         progress = Progress(self.step, self.total, self.settings.max_minutes)
         self.model.train()
-        if self.step and not self.is_validated() and (self._due(self.settings.eval_every) or self.done()):
+        if self.step and not self.is_validated() and self.validation_due():
             # Stopped between a checkpoint and its validation.
             self._validate()
         self._started = self._window_started = time.perf_counter()
@@ -231,6 +231,10 @@ class Trainer:
     def is_validated(self) -> bool:
         """Whether the last checkpoint was judged; a run may have been stopped before it was."""
         return bool(self.checkpoints.index.get("validated", -1) >= self.step)
+
+    def validation_due(self) -> bool:
+        """Whether a run is validated at this step."""
+        return self._due(self.settings.eval_every) or self.done()
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
