@@ -6,19 +6,22 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # A run writes no larger file than this, but for its checkpoints and logs.
 MOST_BYTES = 20_000_000
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write beside, flush to disk, rename: a reader sees the whole file or none."""
+@contextmanager
+def whole_or_not_there(target: Path) -> Iterator[BinaryIO]:
+    """A file to write: beside, flushed to disk at the end, renamed. A reader sees the whole file or none."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -26,6 +29,12 @@ def write_atomically(target: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """The file with these bytes, or none."""
+    with whole_or_not_there(target) as file:
+        file.write(data)
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -63,6 +63,7 @@ class Call:
     def __init__(self, sweep: SweepFolder, watched: bool) -> None:
         self.sweep = sweep
         self.interrupted = False
+        self._first = len(sweep.ledger())  # another terminal may begin a call on the same sweep meanwhile
         self._watch = SweepWatch(sweep) if watched else None
         self._handler = signal.signal(signal.SIGINT, self._ask) if watched else None
 
@@ -81,7 +82,7 @@ class Call:
         Call.current = None
 
     def failures(self) -> list[dict[str, Any]]:
-        last = {entry["job"]: entry for entry in self.sweep.this_call()}
+        last = {entry["job"]: entry for entry in self.sweep.ledger()[self._first :]}
         return [entry for entry in last.values() if entry["status"] == "failed"]
 
 

@@ -20,7 +20,7 @@ from seqexp.tracking.sweep_folder import STUDY, SweepFolder, is_sweep
 
 # Settings that name a run, or repeat it, and decide nothing that one would compare.
 NAMES = ("name", "resume", "seed")
-NOT_COMPARED = ("sweep.", "device.", "trainer.log_every", "trainer.checkpoint_every", "trainer.keep_last")
+NOT_COMPARED = ("sweep.", "device.", "trainer.log_every", "trainer.checkpoint_", "trainer.keep_")
 
 
 @dataclass
@@ -57,8 +57,12 @@ class Comparison:
             groups.setdefault(repr([row[key] for key in self.settings]), []).append(row)
         gathered = [Group({key: rows[0][key] for key in self.settings}, rows) for rows in groups.values()]
         if self.is_search:
-            sign = -1.0 if better_when(self.monitor) == "max" else 1.0
-            return sorted(gathered, key=lambda group: sign * (group.mean(self.monitor) or math.inf))
+            measured_ones = [group for group in gathered if group.mean(self.monitor) is not None]
+            rising = better_when(self.monitor) == "min"
+            ranked = sorted(
+                measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=not rising
+            )
+            return ranked + [group for group in gathered if group.mean(self.monitor) is None]
         places = {key: _places(self.table[key]) for key in self.settings}
         return sorted(gathered, key=lambda group: [places[k][repr(v)] for k, v in group.settings.items()])
 

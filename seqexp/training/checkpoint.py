@@ -9,8 +9,6 @@ import hashlib
 import io
 import logging
 import math
-import os
-import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import torch
 
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.errors import RunFailedError, UserError
-from seqexp.files import read_json, write_json
+from seqexp.files import read_json, whole_or_not_there, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -281,23 +279,14 @@ class _Hashed:
 
 
 def _save_atomically(state: dict[str, Any], target: Path) -> str:
-    """Write beside, flush to disk, rename; returns the hash of the file."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            hashed: Any = _Hashed(file)
-            try:
-                torch.save(state, hashed)
-            except RuntimeError:
-                raise hashed.error or OSError("torch.save failed") from None
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return hashed.sha256.hexdigest()
+    """The whole file or none; returns its hash."""
+    with whole_or_not_there(target) as file:
+        hashed: Any = _Hashed(file)
+        try:
+            torch.save(state, hashed)
+        except RuntimeError:
+            raise hashed.error or OSError("torch.save failed") from None
+    return str(hashed.sha256.hexdigest())
 
 
 def random_state() -> dict[str, Any]:
