@@ -204,6 +204,16 @@ def test_a_metric_that_some_runs_lack(run_main: Main) -> None:
         assert run_main("compare", RUN / "a", RUN / "b", "--format", form).code == 0
 
 
+def test_trials_are_ranked_and_zero_is_a_loss(run_main: Main) -> None:
+    for i, loss in enumerate((1.0, 0.0, 2.0)):
+        make_run(SWEEP / f"{i}_aa", losses=(loss,), optimizer__lr=0.1 * (i + 1))
+    write(SWEEP / "study.db", "")
+    ran = run_main("compare", SWEEP, "--json", "--no-figures")
+    assert ran.code == 0, ran.err
+    means = [row["metrics"]["val/loss"]["mean"] for row in strict_json(ran.out)["rows"]]
+    assert means == [0.0, 1.0, 2.0]
+
+
 # The columns
 
 
