@@ -2,6 +2,12 @@
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
 # The 97.5 % point of the normal distribution: two-sided 95 %.
 Z = 1.959963984540054
 
@@ -30,3 +36,31 @@ def clustered_wilson(shares: float, squares: float, clusters: int, trials: int) 
     independent = within / max(spread, within / trials) if within > 1e-9 else clusters
     n = max(float(clusters), independent)
     return wilson(p * n, n)
+
+
+def accuracy_interval(credits: Values, clusters: Numbers) -> tuple[float, float]:
+    """The 95 % interval of the mean of `credits` in [0, 1], where those of a cluster go together, (N,) both.
+
+    The variance of the mean between clusters of any sizes (Cochran 1977, section 11.8, large populations)
+    gives the number of independent trials with the same standard error, for Wilson's interval: at least one a
+    cluster, and at most all.
+    """
+    p, n = float(credits.mean()), len(credits)
+    sums = np.bincount(clusters, credits - p)
+    m = len(np.unique(clusters))
+    variance = float((sums**2).sum()) / n**2 * m / max(1, m - 1)
+    independent = p * (1 - p) / variance if variance > 1e-12 else m
+    effective = min(float(n), max(float(m), independent))
+    return wilson(p * effective, effective)
+
+
+def paired_difference(
+    credits: Values, others: Values, clusters: Numbers
+) -> tuple[float, tuple[float, float]]:
+    """The mean of `credits` - `others` on the same questions, and its 95 % interval, clustered as above."""
+    difference = credits - others
+    mean, n = float(difference.mean()), len(difference)
+    sums = np.bincount(clusters, difference - mean)
+    m = len(np.unique(clusters))
+    half = Z * math.sqrt(float((sums**2).sum()) / n**2 * m / max(1, m - 1))
+    return mean, (mean - half, mean + half)

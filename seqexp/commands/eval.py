@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
+from seqexp.commands.exams import show_exams, sit_exams
 from seqexp.commands.hydra_app import run_app
-from seqexp.config.root import EvalConfig, TrainConfig, to_plain
+from seqexp.config.root import EvalConfig, TrainConfig, check_exams, to_plain
 from seqexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     translating = trained.config.task.name == "translation"
     if not translating and (config.score or config.ensemble):
         raise UserError("score= and ensemble= are for runs on translation; leave them out.")
+    check_exams(config.exams, trained.config.task.name)
     model, ensemble = with_ensemble(trained, config.ensemble, config.checkpoint, config.device)
     folder = RunFolder.create("eval", config.name)
     handler = folder.log_to_file("eval")
@@ -68,6 +70,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         elif translating:
             report = judge_written(config, model, trained, data, split, folder)
             rows[0]["metrics"] |= _scores_as_metrics(report)
+        exams, accuracies = sit_exams(config, trained, data, folder) if config.exams.wanted else ([], {})
         folder.write_config(to_plain(config))
         described = data.describe()
         folder.write_manifest(
@@ -83,19 +86,23 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             }
         )
         # Of the length that the run was trained for, if that was judged.
-        main_row = next((row for row, view in zip(rows, views, strict=True) if view.main), None)
+        main_metrics: dict[str, Any] = next(
+            (row["metrics"] for row, view in zip(rows, views, strict=True) if view.main), {}
+        )
         result = {
             "command": "eval",
             "run": str(trained.folder.path),
             "checkpoint": config.checkpoint,
             "step": trained.step,
             "split": split,
-            "metrics": {f"{split}/{name}": cell["value"] for name, cell in main_row["metrics"].items()}
-            if main_row
-            else {},
+            "metrics": {
+                **{f"{split}/{name}": cell["value"] for name, cell in main_metrics.items()},
+                **accuracies,
+            },
             "rows": rows,
             "loss_unit": task.loss_unit,
             **({"translation": report} if report else {}),
+            **({"exams": exams} if exams else {}),
             "left_out": notes,
             "corpus": {key: described[key] for key in ("name", "origin", "sha256")},
             "stand_in": described["stand_in"] or (manifest.get("corpus") or {}).get("stand_in"),
@@ -224,6 +231,7 @@ def _show(result: dict[str, Any]) -> None:
         console.print(_translation_table(result["translation"]))
         for score in result["translation"]["scores"].values():
             console.print(score["signature"], style="dim", highlight=False)
+    show_exams(result.get("exams", []), console)
 
 
 def _title(result: dict[str, Any]) -> str:

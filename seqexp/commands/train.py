@@ -119,6 +119,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     import torch
 
     from seqexp.commands.build import build_model, build_task, parameter_report, set_up_device
+    from seqexp.exams.sitting import Sitting
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.training.loop import Trainer
@@ -145,7 +146,8 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     task = build_task(config.task)
     parameters = parameter_report(model)
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
-    trainer = Trainer(config, model, forward, task, data, device, run, _pruning(config, job, task))
+    exams = Sitting(config.exams, data, config.seed, in_training=True) if config.exams.wanted else None
+    trainer = Trainer(config, model, forward, task, data, device, run, _pruning(config, job, task), exams)
     manifest = {
         "command": "train",
         **environment(),

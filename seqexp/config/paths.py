@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from seqexp import registry
+from seqexp.config.exams import ExamsConfig
 from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig
@@ -46,6 +47,7 @@ def register_schemas() -> None:
     store.store(group="device", name="base_device", node=DeviceConfig)
     store.store(group="trainer", name="base_trainer", node=TrainerConfig)
     store.store(group="generation", name="base_generation", node=GenerationConfig)
+    store.store(group="exams", name="base_exams", node=ExamsConfig)
     store.store(group="sweep", name="base_sweep", node=SweepConfig)
     registry.load_plugins()
     for group, entries in registry.ENTRIES.items():

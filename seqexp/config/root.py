@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seqexp import registry
 from seqexp.config.checks import check_rule
 from seqexp.config.data import OtherDataConfig
+from seqexp.config.exams import ExamsConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig, is_folder_name
 from seqexp.errors import UserError
@@ -31,6 +32,18 @@ def _check_common(seed: int, name: str) -> None:
     )
 
 
+def check_exams(exams: ExamsConfig, task: str) -> None:
+    """Refuse exams for what is no language model.
+
+    Raises:
+        UserError: naming the task.
+    """
+    check_rule(
+        not exams.wanted or task == "language_modeling",
+        f"exams={exams.name} is for language models; this is about {task}. Leave exams= out.",
+    )
+
+
 @dataclass
 class TrainConfig:
     """Everything that decides a training run. The type of `Any` groups follows their `name`."""
@@ -44,6 +57,7 @@ class TrainConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    exams: ExamsConfig = field(default_factory=ExamsConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = 1
     name: str = MISSING
@@ -74,6 +88,7 @@ class TrainConfig:
             self.tokenizer.name not in getattr(self.data, "OTHER_TOKENIZERS", ()),
             f"tokenizer={self.tokenizer.name} cannot read data={self.data.name}; leave tokenizer= out.",
         )
+        check_exams(self.exams, self.task.name)
         # Sentences may be longer than other positions than learned ones were ever used for.
         learned = getattr(self.model, "positions", "learned") == "learned"
         unlimited = self.task.name == "translation" and not learned
@@ -94,6 +109,8 @@ class TrainConfig:
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
+        if not self.exams.wanted:
+            del values["exams"]  # they decide only where they are monitored
         for key in (
             "log_every",
             "checkpoint_every",
@@ -110,9 +127,9 @@ class TrainConfig:
 class EvalConfig:
     """Judge a run. `split` null means the validation part (of translations the test part).
 
-    Translations are made with `generation`, by `run` and those in `ensemble` together; with `score` the
-    log-probability of each given translation is printed instead. `seed` draws the test part of data that
-    is drawn, such as parity.
+    Translations are made with `generation`, by `run` and those in `ensemble` together; with `score` the log-
+    probability of each given translation is printed instead. Language models may sit `exams`. `seed` draws
+    the test part of data that is drawn, such as parity, and the questions of exams.
     """
 
     run: str = "latest"
@@ -121,6 +138,7 @@ class EvalConfig:
     ensemble: list[str] = field(default_factory=list)
     score: bool = False
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    exams: ExamsConfig = field(default_factory=ExamsConfig)
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -11,6 +11,7 @@ from typing import Any
 
 from seqexp.errors import UserError
 from seqexp.files import read_bounded, read_json
+from seqexp.reports.exams import exam_table
 from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
 from seqexp.reports.tables import cells, number
@@ -264,6 +265,8 @@ def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
             )
             if table
         ]
+        exams = result.get("exams")
+        tables += [Table(*exam_table(exam)) for exam in exams[:10]] if isinstance(exams, list) else []
         title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
         found.append((title, tables, _png_files(file.parent / "plots")))
     return found

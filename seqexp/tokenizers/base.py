@@ -25,6 +25,8 @@ class Tokenizer(ABC):
     name: ClassVar[str]
     # What a sentence that stands alone begins with, so that its first word looks like any other word.
     sentence_start: ClassVar[str] = ""
+    # What a word that stands alone begins with, for the same reason.
+    word_start: ClassVar[str] = " "
     vocab_size: int
     boundary_id: int
     unknown_id: int | None
@@ -59,6 +61,11 @@ class Tokenizer(ABC):
         """How a token is shown in pictures and tables."""
         names = {self.boundary_id: "</s>", self.unknown_id: "<unk>"}
         return names[number] if number in names else self.decode([number])
+
+    def ends_word(self, number: int) -> bool:
+        """Whether a word that stands before this token is finished: this one begins with no letter."""
+        begin = self.decode([number])[:1]
+        return number == self.boundary_id or not (begin.isalpha() or begin in ("", "\ufffd"))
 
     def pieces(self, text: str) -> list[str]:
         """The parts of `text` that the tokens of `encode` stand for, unknown ones too."""

@@ -73,6 +73,7 @@ class WordTokenizer(Tokenizer):
     name = "word"
     boundary_id = BOUNDARY
     unknown_id = UNKNOWN
+    word_start = ""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
@@ -102,6 +103,10 @@ class WordTokenizer(Tokenizer):
 
     def piece(self, number: int) -> str:
         return self.words[number - FIRST] if number >= FIRST else super().piece(number)
+
+    def ends_word(self, number: int) -> bool:
+        """Every token but the unknown one and those that are joined to the word before."""
+        return number != UNKNOWN and not self.piece(number).startswith(JOINED)
 
     def join(self, pieces: Sequence[str]) -> str:
         return join_words(pieces)

@@ -205,3 +205,30 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
     axes.set_xlabel(label(title))
     figure.colorbar(image, ax=axes, pad=0.02, label="weight")
     return figure
+
+
+def exam_figure(report: dict[str, Any], title: str) -> "Figure":
+    """Accuracies of an exam, group by group, with 95 % intervals, beside the baseline's; of BLiMP no sets."""
+    groups = [{**report["overall"], "name": "all"}, *report["groups"]]
+    groups = [group for group in groups if group["pairs"] and group.get("by") != "paradigm"]
+    figure = new_figure(7.5, 1.2 + 0.36 * len(groups))
+    axes = figure.subplots()
+    for series, name, shift, colour in (
+        (groups, "model", -0.12, "tab:blue"),
+        ([group["baseline"] for group in groups if "baseline" in group], "5-gram", 0.12, "tab:gray"),
+    ):
+        for place, cell in enumerate(series):
+            low, high = cell["interval"]
+            axes.plot([low, high], [place + shift] * 2, color=colour, lw=1.5)
+            axes.plot(
+                cell["accuracy"], place + shift, "o", color=colour, ms=5, label=name if place == 0 else None
+            )
+    axes.axvline(0.5, color="gray", ls=":", lw=0.8)
+    told = [f"{group.get('by', 'pairs')}: {group['name']} ({group['pairs']:,})" for group in groups]
+    axes.set_yticks(range(len(groups)), [label(text) for text in told])
+    axes.invert_yaxis()
+    axes.set(xlabel="share of pairs whose good side is likelier", title=label(f"{title}: {report['name']}"))
+    axes.grid(alpha=0.3, axis="x")
+    if groups:
+        axes.legend(fontsize=8)
+    return figure

@@ -20,7 +20,9 @@ from seqexp.errors import RunFailedError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
 from seqexp.evaluation.written import written_metrics
-from seqexp.tasks.base import Metric, Task
+from seqexp.exams.scoring import Scorer
+from seqexp.exams.sitting import Sitting
+from seqexp.tasks.base import Task
 from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.direction import better_when
 from seqexp.tracking.metrics import MetricsLog
@@ -60,7 +62,7 @@ class Trainer:
     """Trains `model` on `data` until the length in the configuration, a stop request, or patience's end.
 
     `forward` is what the loss calls: the model, or its compiled form. `prune` is told step and results of
-    every validation, and may end a trial of a search.
+    every validation, and may end a trial of a search. `exams` are sat at every validation.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class Trainer:
         device: Device,
         run: RunFolder,
         prune: Callable[[int, dict[str, float]], bool] | None = None,
+        exams: Sitting | None = None,
     ) -> None:
         self.config, self.settings = config, config.trainer
         self.model, self.forward, self.task, self.data = model, forward, task, data
-        self.device, self.run, self._prune = device, run, prune
+        self.device, self.run, self._prune, self.exams = device, run, prune, exams
         self.total = planned_steps(config, data.steps_per_epoch)
         self.optimizers = Optimizers(config.optimizer, model)
         self.schedule = registry.load("scheduler", config.scheduler.name)
@@ -85,8 +88,9 @@ class Trainer:
         self.checkpoints = Checkpoints(
             run, config.trainer.keep_last, config.trainer.keep_best, best_is_max=self.mode == "max"
         )
-        measured = [f"val/{name}" for name in task.metric_names]
-        check_choice("trainer.monitor", config.trainer.monitor, measured)
+        self.measured = [f"val/{name}" for name in task.metric_names]
+        self.measured += [f"exam/{exam.name}" for exam in exams.exams] if exams else []
+        check_choice("trainer.monitor", config.trainer.monitor, self.measured)
         self.carried = CarriedState(model) if data.carries_state else None
         self.step = 0
         self.left_out: list[int] = []  # steps whose batch gave no finite loss
@@ -429,10 +433,11 @@ class Trainer:
         if math.isfinite(found["val/loss"].value):
             with self.device.autocast():
                 found |= written_metrics(self.task, self.model, self.data, "val", self.device.torch)
-        else:  # nothing can be written; what would have been measured is no number
-            missing = {f"val/{name}" for name in self.task.metric_names} - set(found)
-            found |= {name: Metric(math.nan, 0) for name in missing}
-        return {name: metric.value for name, metric in found.items()}
+        results = {name: metric.value for name, metric in found.items()}
+        if math.isfinite(found["val/loss"].value) and self.exams:
+            results |= self.exams.accuracies(Scorer(self.model, self.data.tokenizer, self.device.autocast))
+        # Where nothing can be written or read, what would have been measured is no number.
+        return dict.fromkeys(self.measured, math.nan) | results
 
     def _record_gradient_flow(self) -> None:
         """Of a recurrent model: how the gradient of some held-out rows comes back through time."""

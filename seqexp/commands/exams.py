@@ -1,0 +1,65 @@
+"""`seqexp eval exams=…`: a run's model sits its exams; tables, pictures and answers."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqexp.commands.build import TrainedRun
+    from seqexp.config.root import EvalConfig
+    from seqexp.data.text import TextData
+    from seqexp.tracking.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def sit_exams(
+    config: "EvalConfig", trained: "TrainedRun", data: "TextData", folder: "RunFolder"
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The report of each exam, and the accuracies.
+
+    Answers, pictures and TensorBoard's events are left in the folder of the eval.
+    """
+    from seqexp.exams.scoring import Scorer
+    from seqexp.exams.sitting import Sitting, accuracies
+    from seqexp.tracking.metrics import MetricsLog
+    from seqexp.tracking.plots import exam_figure, save
+
+    sitting = Sitting(config.exams, data, config.seed)
+    scorer = Scorer(trained.model, trained.tokenizer, trained.device.autocast)
+    reports = sitting.sit(scorer, folder.path)
+    metrics = MetricsLog(folder.metrics_file, folder.path / "tensorboard")
+    try:
+        found = accuracies(reports)
+        metrics.write(trained.step, found)
+        for report in reports:
+            figure = exam_figure(report, config.name)
+            picture = save(figure, folder.subfolder("plots") / f"exam_{report['name']}.png")
+            metrics.image(f"exam/{report['name']}", picture, trained.step)
+    finally:
+        metrics.close()
+    return reports, found
+
+
+def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
+    """Tables for people."""
+    from rich.table import Table
+
+    from seqexp.reports.exams import exam_table
+
+    for report in reports:
+        header, rows = exam_table(report, by=("training", "frequency", "field", "phenomenon"))
+        table = Table(title=f"{report['name']}: {report['origin']}", caption=f"5-gram: {report['baseline']}")
+        for number, name in enumerate(header):
+            table.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        if report["mistakes"]:
+            table = Table("good", "bad", title="most confident mistakes")
+            table.add_column("nats", justify="right")
+            for found in report["mistakes"]:
+                margin = found["log_probability_good"] - found["log_probability_bad"]
+                table.add_row(found["good"], found["bad"], f"{margin:.2f}")
+            console.print(table)
+        for note in report["notes"]:
+            console.print(note, style="dim", highlight=False, markup=False)

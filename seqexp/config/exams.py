@@ -1,0 +1,31 @@
+"""Options of the exams: can a language model spell, does it know grammar?"""
+
+from dataclasses import dataclass
+
+from seqexp.config.checks import check_choice, check_range
+
+EXAMS = ("spelling", "grammar")
+
+
+@dataclass
+class ExamsConfig:
+    """Which exams a language model sits: ``none``, ``all``, ``spelling`` or ``grammar``.
+
+    Pairs are read from `path`, or made from the run's corpus, with up to `nonwords` for each word. Of each
+    exam at most `pairs` are asked (null: all; at the validations of a training run 500).
+    """
+
+    name: str = "none"
+    path: str | None = None
+    pairs: int | None = None
+    nonwords: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("exams.name", self.name, ("none", "all", *EXAMS))
+        check_range("exams.pairs", self.pairs, 1)
+        check_range("exams.nonwords", self.nonwords, 1, 20)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The exams by name."""
+        return {"none": (), "all": EXAMS}.get(self.name, (self.name,))

@@ -1,0 +1,111 @@
+"""From log-probabilities to accuracies: a pair is right if its good side is likelier, a tie is half."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqexp.exams.questions import BANDS, Exam, MinimalPair, band_of
+from seqexp.intervals import accuracy_interval, paired_difference
+
+Credits = npt.NDArray[np.float64]
+MISTAKES = 10
+
+
+def credits_of(good: Credits, bad: Credits) -> Credits:
+    """1, 1/2 or 0 for each pair; NaN where a side could not be judged."""
+    right = (good > bad) + 0.5 * (good == bad)
+    return np.where(np.isnan(good) | np.isnan(bad), np.nan, right)
+
+
+def grade(
+    exam: Exam,
+    good: Credits,
+    bad: Credits,
+    unknown: Sequence[str],
+    baseline: tuple[Credits, Credits] | None = None,
+) -> dict[str, Any]:
+    """The report of an exam as plain values; scores are (N,), in nats.
+
+    `unknown` are the characters, pair by pair, that the model cannot write: these pairs are counted and left
+    out, of the baseline too. Intervals are 95 %; where a word stands in several pairs, these go together.
+    """
+    credits = credits_of(good, bad)
+    judged = ~np.isnan(credits)
+    others = credits_of(*baseline) if baseline else None
+    clusters = np.unique([pair.good for pair in exam.pairs], return_inverse=True)[1]
+
+    def cell(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        chosen = chosen & judged
+        if not chosen.any():
+            return {"pairs": 0}
+        found: dict[str, Any] = {"pairs": int(chosen.sum()), **_share(credits[chosen], clusters[chosen])}
+        if others is not None:
+            found["baseline"] = _share(others[chosen], clusters[chosen])
+            ahead, interval = paired_difference(credits[chosen], others[chosen], clusters[chosen])
+            found["ahead"] = {"value": ahead, "interval": interval}
+        return found
+
+    left_out = [characters for characters in unknown if characters]
+    report: dict[str, Any] = {
+        "name": exam.name,
+        "origin": exam.origin,
+        "questions": len(exam.pairs),
+        "words": int(clusters.max()) + 1 if exam.of_words else None,
+        "overall": cell(np.ones(len(exam.pairs), dtype=bool)),
+        "groups": [
+            {"by": by, "name": name, **cell(np.array([key(pair) == name for pair in exam.pairs]))}
+            for by, key, names in _groupings(exam.pairs)
+            for name in names
+        ],
+        "ties": int((credits == 0.5).sum()),
+        "left_out": len(left_out),
+        "unknown_characters": "".join(dict.fromkeys("".join(left_out)))[:100],
+        "mistakes": _mistakes(exam.pairs, good, bad),
+        "notes": list(exam.notes),
+    }
+    if left_out:
+        shown = report["unknown_characters"]
+        report["notes"].append(
+            f"{len(left_out):,} of {len(exam.pairs):,} pairs hold what the model cannot write ({shown}) and "
+            "were left out"
+        )
+    return report
+
+
+def _share(credits: Credits, clusters: npt.NDArray[np.int64]) -> dict[str, Any]:
+    low, high = accuracy_interval(credits, clusters)
+    return {"accuracy": float(credits.mean()), "interval": [low, high]}
+
+
+def _groupings(
+    pairs: list[MinimalPair],
+) -> list[tuple[str, Callable[[MinimalPair], str | None], list[str]]]:
+    """What the accuracy is divided by: how, which group a pair is in, and the groups in order."""
+    found: list[tuple[str, Callable[[MinimalPair], str | None], list[str]]] = []
+    if any(pair.seen is not None for pair in pairs):
+        found.append(("training", lambda pair: "seen" if pair.seen else "unseen", ["seen", "unseen"]))
+        found.append(("frequency", lambda pair: band_of(pair.seen or 0), [name for _, _, name in BANDS]))
+    for by in ("field", "phenomenon", "paradigm"):
+        names = list(dict.fromkeys(getattr(pair, by) for pair in pairs if getattr(pair, by)))
+        if len(names) > 1:
+            found.append((by, lambda pair, by=by: getattr(pair, by), names))  # type: ignore[misc]
+    return found
+
+
+def _mistakes(pairs: list[MinimalPair], good: Credits, bad: Credits) -> list[dict[str, Any]]:
+    """The pairs whose bad side is likelier by most."""
+    margin = np.nan_to_num(good - bad, nan=math.inf)
+    worst = [i for i in np.argsort(margin, kind="stable")[:MISTAKES] if margin[i] < 0]
+    return [
+        {
+            "good": pairs[i].good,
+            "bad": pairs[i].bad,
+            "phenomenon": pairs[i].phenomenon,
+            "log_probability_good": float(good[i]),
+            "log_probability_bad": float(bad[i]),
+        }
+        for i in worst
+    ]

@@ -1,0 +1,57 @@
+"""The people of a novel, and what they are called: him or her."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+# Someone who says something is a person.
+SPEECH = "said|asked|cried|answered|replied|whispered|shouted|remarked|thought|laughed"
+SPEAKERS = re.compile(rf"\b(?:(?:{SPEECH}) ([A-Z][a-z]+)|([A-Z][a-z]+) (?:{SPEECH}))\b")
+# What stands in the sixty characters after a name.
+AFTER = 60
+PRONOUNS = {"he": "m", "him": "m", "his": "m", "himself": "m",
+            "she": "f", "her": "f", "hers": "f", "herself": "f"}  # fmt: skip
+PRONOUN = re.compile(rf"\b(?:{'|'.join(PRONOUNS)})\b")
+# Capitalised, but no names: titles, kin, and what begins a sentence.
+NO_NAMES = re.findall(
+    r"\w+",
+    """
+    The He She It They We You And But So Then Who What One Mr Mrs Miss Dr Sir Lady Lord Master Mother Father
+    Mamma Papa Mummy Daddy Aunt Uncle King Queen Prince Princess Captain Doctor Professor God Nobody Everybody
+    Somebody Everyone Someone This That There Here Now Not No Yes Oh Ah Well Both All
+    """,
+)
+# A name speaks so often; so large a share of so many pronouns must agree.
+SPOKE, SHARE, EVIDENCE = 3, 0.7, 6
+
+
+def find_names(texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Names of men and of women, the most frequent first.
+
+    A name is a capitalised word that speaks at least three times. Of the pronouns in the sixty characters
+    after its occurrences, there must be at least six, and seven in ten must agree.
+    """
+    speakers: Counter[str] = Counter()
+    texts = list(texts)
+    for text in texts:
+        for match in SPEAKERS.finditer(text):
+            speakers[match[1] or match[2]] += 1
+    names = [name for name, n in speakers.items() if n >= SPOKE and name not in NO_NAMES]
+    if not names:
+        return [], []
+    kinds: dict[str, Counter[str]] = {name: Counter() for name in names}
+    anywhere = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    for text in texts:
+        for match in anywhere.finditer(text):
+            following = text[match.end() : match.end() + AFTER]
+            # Another name may be who the pronouns are about.
+            other = anywhere.search(following)
+            following = following[: other.start()] if other else following
+            for pronoun in PRONOUN.findall(following):
+                kinds[match[0]][PRONOUNS[pronoun]] += 1
+    found: tuple[list[str], list[str]] = ([], [])
+    for name in sorted(names, key=lambda name: (-speakers[name], name)):
+        m, f = kinds[name]["m"], kinds[name]["f"]
+        if m + f >= EVIDENCE and max(m, f) >= SHARE * (m + f):
+            found[0 if m > f else 1].append(name)
+    return found

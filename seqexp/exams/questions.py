@@ -1,0 +1,42 @@
+"""What an exam is made of: minimal pairs, of which the model should find the first side likelier."""
+
+from dataclasses import dataclass, field
+
+# How often a word stands in the training part: from, to, and what the band is called.
+BANDS = ((0, 0, "unseen"), (1, 5, "1–5"), (6, 20, "6–20"), (21, 100, "21–100"), (101, None, "more than 100"))
+
+
+@dataclass(frozen=True)
+class MinimalPair:
+    """A good side and a bad one that differ in one thing.
+
+    `phenomenon`, `field` and `paradigm` are BLiMP's three levels (Warstadt et al. 2020), from a dozen to 67.
+    `seen` is how often a word stands in the training part; None where that is not known.
+    """
+
+    good: str
+    bad: str
+    phenomenon: str = ""
+    field: str = ""
+    paradigm: str = ""
+    seen: int | None = None
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Pairs of words (``spelling``) or of sentences (``grammar``), where they are from, and notes."""
+
+    name: str
+    origin: str
+    pairs: list[MinimalPair]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def of_words(self) -> bool:
+        """Whether a side is a word, with a space before it and something that is no letter after it."""
+        return self.name == "spelling"
+
+
+def band_of(seen: int) -> str:
+    """The name of the band that a count falls into."""
+    return next(name for low, high, name in BANDS if seen >= low and (high is None or seen <= high))

@@ -1,0 +1,170 @@
+"""Minimal pairs from files: lines of ``good,bad``, JSON lines as BLiMP has them, or a zip of such files.
+
+A line may also have a tab between the two sides. A side that holds commas stands in double quotes, as in any
+CSV.
+"""
+
+import csv
+import glob
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from seqexp.errors import UserError
+from seqexp.exams.questions import Exam, MinimalPair
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
+# The names of the two sides in JSON, and as a first line that is no pair.
+SIDES = (("sentence_good", "sentence_bad"), ("good", "bad"))
+# More than this is not read: the files may come from a stranger.
+MOST_BYTES = 200_000_000
+MOST_LENGTH = 100_000  # characters of a side
+KEY = "exams.path"
+
+
+def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
+    """The exams that the files of `path` hold: pairs of words are spelling, others grammar.
+
+    Where one exam is `wanted` all pairs are taken for it.
+
+    Raises:
+        UserError: no such file, or a line that holds no pair; with the name of the file and the line.
+    """
+    found: dict[str, list[MinimalPair]] = {name: [] for name in wanted}
+    sources = list(_texts(path))
+    for name, text in sources:
+        pairs = list(_pairs(name, text))
+        if not pairs:
+            raise UserError(f"{name} holds no pairs; a line is a good side, a comma, a bad side.")
+        of_words = all(" " not in side for pair in pairs for side in (pair.good, pair.bad))
+        found[wanted[0] if len(wanted) == 1 else "spelling" if of_words else "grammar"] += pairs
+    notes = [f"{len(sources)} files"] if len(sources) > 1 else []
+    return [Exam(name, f"{KEY}={path}", pairs, notes) for name, pairs in found.items() if pairs]
+
+
+def _texts(path: str) -> Iterator[tuple[str, str]]:
+    """The name and the text of each file; in a zip, of each member."""
+    room = MOST_BYTES
+    for file in _files(path):
+        try:
+            for name, data in _contents(file, room):
+                room -= len(data)
+                yield name, _decoded(name, data)
+        except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise UserError(f"{KEY}: {file} cannot be read ({error}).") from error
+
+
+def _files(path: str) -> list[Path]:
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    elif place.exists():
+        files = [place]
+    else:
+        files = sorted(file for file in map(Path, glob.glob(str(place), recursive=True)) if file.is_file())
+    if not files:
+        raise UserError(
+            f"{KEY}={path}: there is no such file, and no file {', '.join(SUFFIXES)} in it if it is a folder "
+            f"(seen from {Path.cwd()})."
+        )
+    return files
+
+
+def _contents(file: Path, room: int) -> Iterator[tuple[str, bytes]]:
+    if not file.is_file():
+        raise OSError("it is no file")
+    if not zipfile.is_zipfile(file):
+        with open(file, "rb") as stream:
+            yield str(file), _bounded(stream, str(file), room)
+        return
+    with zipfile.ZipFile(file) as archive:
+        for member in sorted(archive.infolist(), key=lambda member: member.filename):
+            inside = PurePosixPath(member.filename)
+            if inside.suffix in SUFFIXES and "__MACOSX" not in inside.parts:
+                with archive.open(member) as stream:
+                    data = _bounded(stream, f"{file}: {inside}", room)
+                room -= len(data)
+                yield f"{file}: {inside}", data
+
+
+def _bounded(stream: Any, name: str, room: int) -> bytes:
+    data: bytes = stream.read(room + 1)
+    if len(data) > room:
+        raise UserError(f"{KEY}: {name} is not read: the files have more than {MOST_BYTES:,} bytes in all.")
+    return data
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}, line {line}: not UTF-8 text ({error.reason}).") from error
+
+
+def _pairs(name: str, text: str) -> Iterator[MinimalPair]:
+    # Not splitlines(): characters such as U+2028 may stand inside a sentence.
+    lines = text.replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (number == 1 and tuple(_cells(line)) in SIDES):
+            continue
+        where = f"{name}, line {number}"
+        pair = _from_json(line, where) if line.lstrip().startswith("{") else _from_cells(line, where)
+        for side in (pair.good, pair.bad):
+            if not side.strip():
+                raise UserError(f"{where}: one side is empty; a line is a good side, a comma, a bad side.")
+            if len(side) > MOST_LENGTH:
+                raise UserError(f"{where}: a side has more than {MOST_LENGTH:,} characters.")
+        yield pair
+
+
+def _cells(line: str) -> list[str]:
+    if "\t" in line:
+        return [cell.strip() for cell in line.split("\t")]
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True, strict=True))]
+    except csv.Error:
+        return [line]
+
+
+def _from_cells(line: str, where: str) -> MinimalPair:
+    cells = _cells(line)
+    if len(cells) == 2:
+        return MinimalPair(cells[0], cells[1])
+    shown = line if len(line) <= 60 else f"{line[:60]}…"
+    told = "no comma" if len(cells) == 1 else f"{len(cells) - 1} commas or tabs"
+    raise UserError(
+        f"{where}: {told} in {shown!r}; a line is a good side, a comma, a bad side. A side with commas "
+        "stands in double quotes, or a tab stands between the sides."
+    )
+
+
+def _from_json(line: str, where: str) -> MinimalPair:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: no JSON ({getattr(error, 'msg', 'nested too deeply')}).") from error
+    for good, bad in SIDES:
+        if isinstance(row, dict) and good in row and bad in row:
+            values = [row[good], row[bad]]
+            values += [row.get(key, "") for key in ("linguistics_term", "field", "UID")]
+            if not all(isinstance(value, str) for value in values):
+                break
+            first, second, phenomenon, field, paradigm = (_clean(value) for value in values)
+            return MinimalPair(
+                first,
+                second,
+                phenomenon.replace("_", " "),
+                field.replace("/", "_").replace("_", " "),
+                paradigm,
+            )
+    raise UserError(
+        f'{where}: wanted are texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
+    )
+
+
+def _clean(value: str) -> str:
+    """Half of a surrogate pair, which JSON can spell, is no text."""
+    return value.encode("utf-8", "replace").decode()

@@ -1,0 +1,128 @@
+"""The exams of a run: made or read once, sat by its model as often as wanted, graded beside a baseline."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqexp.config.exams import ExamsConfig
+from seqexp.data.encoded import split_pieces
+from seqexp.data.text import TextData
+from seqexp.errors import UserError
+from seqexp.exams.grading import Credits, grade
+from seqexp.exams.grammar import make_grammar_exam
+from seqexp.exams.lexicon import make_lexicon
+from seqexp.exams.ngram import CharNgram
+from seqexp.exams.questions import Exam
+from seqexp.exams.reading import read_exams
+from seqexp.exams.scoring import Scorer
+from seqexp.exams.spelling import make_spelling_exam
+
+# Of a longer training part the baseline, and the search for names, read so many characters.
+ENOUGH_CHARACTERS = 20_000_000
+# Pairs of each exam at a validation during training, if `exams.pairs` does not say.
+PAIRS_IN_TRAINING = 500
+
+
+class Sitting:
+    """The exams that a configuration asks for, with the scores of a 5-gram model of the training part.
+
+    Raises:
+        UserError: a file of pairs is malformed, or the corpus is none that exams can be made from.
+    """
+
+    def __init__(self, config: ExamsConfig, data: TextData, seed: int, in_training: bool = False) -> None:
+        if "train" not in data.parts:
+            raise UserError(
+                "exams need the run's own corpus, to be made from it or to count for the baseline: leave "
+                "data.path= out."
+            )
+        documents, cut = _training_documents(data)
+        if config.path:
+            exams = read_exams(config.path, config.wanted)
+        else:
+            exams = list(_made(config, data, documents, seed))
+        most = config.pairs or (PAIRS_IN_TRAINING if in_training else None)
+        self.exams = [_drawn(exam, most, seed) for exam in exams]
+        baseline = CharNgram(documents)
+        self.baseline = f"character 5-gram (Witten–Bell) of the training part{cut}"
+        self._expected: list[tuple[Credits, Credits]] = []
+        for exam in self.exams:
+            good, bad = (baseline.log_probabilities(side, words=exam.of_words) for side in _sides(exam))
+            self._expected.append((good, bad))
+
+    def sit(self, scorer: Scorer, answers: Path | None = None) -> list[dict[str, Any]]:
+        """The report of each exam; with `answers`, every pair and its scores into files of that folder."""
+        reports = []
+        for exam, expected in zip(self.exams, self._expected, strict=True):
+            good_sides, bad_sides = _sides(exam)
+            scores = scorer.score([*good_sides, *bad_sides], words=exam.of_words)
+            good, bad = np.split(scores.log_probabilities, 2)
+            n = len(exam.pairs)
+            unknown = ["".join(both) for both in zip(scores.unknown[:n], scores.unknown[n:], strict=True)]
+            reports.append({**grade(exam, good, bad, unknown, expected), "baseline": self.baseline})
+            if answers:
+                _write_answers(answers / f"exam_{exam.name}.jsonl", exam, (good, bad), expected)
+        return reports
+
+    def accuracies(self, scorer: Scorer) -> dict[str, float]:
+        """``exam/spelling`` and ``exam/grammar``."""
+        return accuracies(self.sit(scorer))
+
+
+def accuracies(reports: list[dict[str, Any]]) -> dict[str, float]:
+    """``exam/spelling`` and ``exam/grammar``: the share of all pairs, where any could be judged."""
+    overall = {report["name"]: report["overall"] for report in reports}
+    return {f"exam/{name}": cell["accuracy"] for name, cell in overall.items() if cell["pairs"]}
+
+
+def _training_documents(data: TextData) -> tuple[list[str], str]:
+    """The documents of the training part, and a note if there are more than are read."""
+    documents: dict[int, list[str]] = {}
+    size = 0
+    for part, number, _, text in split_pieces(data.corpus, data.config.split):
+        if part == "train" and size < ENOUGH_CHARACTERS:
+            documents.setdefault(number, []).append(text)
+            size += len(text)
+    cut = f" (its first {size:,} characters)" if size < data.parts["train"].characters else ""
+    return ["".join(pieces) for pieces in documents.values()], cut
+
+
+def _made(config: ExamsConfig, data: TextData, documents: list[str], seed: int) -> Iterator[Exam]:
+    """Exams from the corpus itself."""
+    pieces = [(part, text) for part, _, _, text in split_pieces(data.corpus, data.config.split)]
+    train, val = ([text for part, text in pieces if part == wanted] for wanted in ("train", "val"))
+    lexicon = make_lexicon(train, val)
+    if "spelling" in config.wanted:
+        yield make_spelling_exam(lexicon, config.nonwords, seed)
+    if "grammar" in config.wanted:
+        yield make_grammar_exam(lexicon, documents, seed)
+
+
+def _drawn(exam: Exam, most: int | None, seed: int) -> Exam:
+    """The exam, or so many of its pairs."""
+    if most is None or len(exam.pairs) <= most:
+        return exam
+    chosen = sorted(random.Random(seed).sample(range(len(exam.pairs)), most))
+    note = f"{most:,} of {len(exam.pairs):,} pairs, drawn by the seed"
+    return replace(exam, pairs=[exam.pairs[i] for i in chosen], notes=[*exam.notes, note])
+
+
+def _sides(exam: Exam) -> tuple[list[str], list[str]]:
+    return [pair.good for pair in exam.pairs], [pair.bad for pair in exam.pairs]
+
+
+def _write_answers(
+    file: Path, exam: Exam, scores: tuple[Credits, Credits], expected: tuple[Credits, Credits]
+) -> None:
+    """Every pair with log-probabilities in nats, null where the model cannot write it."""
+    with file.open("w", encoding="utf-8") as lines:
+        for i, pair in enumerate(exam.pairs):
+            row = {key: value for key, value in vars(pair).items() if value not in ("", None)}
+            for name, (good, bad) in (("model", scores), ("baseline", expected)):
+                row[name] = [None if np.isnan(value) else float(value) for value in (good[i], bad[i])]
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
