@@ -30,7 +30,8 @@ from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, compile_or_not, setup_device, wants_compile
-from seqexp.training.loop import NonFiniteLossError, Trainer
+from seqexp.training.loop import Trainer
+from seqexp.training.nonfinite import NonFiniteLossError
 
 Main = Callable[..., Ran]
 CPU = torch.device("cpu")

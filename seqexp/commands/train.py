@@ -199,9 +199,9 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
             try_to_draw(run, config, trainer, metrics)
     finally:
         metrics.close()
-        if metrics.failure or trainer.left_out:
+        if metrics.failure or trainer.nonfinite.left_out:
             with contextlib.suppress(OSError):
-                told = {"log_failure": metrics.failure, "batches_left_out": trainer.left_out}
+                told = {"log_failure": metrics.failure, "batches_left_out": trainer.nonfinite.left_out}
                 run.write_manifest({**run.manifest(), **told})
     if ending != "interrupted" and not job:
         word = {"parity": "prompt=0110100"}.get(config.task.name, 'prompt="The "')

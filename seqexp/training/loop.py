@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from seqexp import registry
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.data.base import Data
-from seqexp.errors import RunFailedError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
 from seqexp.evaluation.written import written_metrics
@@ -32,6 +30,7 @@ from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import CheckpointError, Checkpoints, random_state, set_random_state
 from seqexp.training.device import Device
 from seqexp.training.interrupt import StopRequest
+from seqexp.training.nonfinite import NonFiniteWatch
 from seqexp.training.optimizers import Optimizers
 from seqexp.training.schedules import lr_factor
 
@@ -39,13 +38,6 @@ log = logging.getLogger(__name__)
 
 # Held-out rows on which the gradient through time is measured at each validation.
 GRADIENT_FLOW_ROWS = 16
-
-# So many batches in twice as many steps may be left out because their loss is not finite.
-MOST_LEFT_OUT = 5
-
-
-class NonFiniteLossError(RunFailedError):
-    """The loss became infinite or NaN."""
 
 
 def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
@@ -93,7 +85,6 @@ class Trainer:
         check_choice("trainer.monitor", config.trainer.monitor, self.measured)
         self.carried = CarriedState(model) if data.carries_state else None
         self.step = 0
-        self.left_out: list[int] = []  # steps whose batch gave no finite loss
         self._elapsed_before = 0.0  # in processes before this one
         self._started = self._saved = time.perf_counter()
         self.latest: dict[str, float] = {}
@@ -107,7 +98,7 @@ class Trainer:
         self._review_count = 0
         self._norm = torch.zeros((), device=device.torch)
         self.lr = 0.0
-        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device.torch)
+        self.nonfinite = NonFiniteWatch(config, data, run, self.checkpoints, device.torch)
 
     # State
 
@@ -124,7 +115,7 @@ class Trainer:
             "data": self.data.state(),
             "review": {"nll": self._review_nll, "count": self._review_count},
             "window": {"nll": self._nll, "count": self._count},
-            "left_out": self.left_out,
+            "left_out": self.nonfinite.left_out,
             "carried": self.carried.state if self.carried else None,
         }
 
@@ -141,7 +132,7 @@ class Trainer:
         self._nll, self._count = window["nll"].to(self.device.torch), window["count"]
         if self.carried:
             self.carried.load(state["carried"], self.device.torch)
-        self.left_out = list(state.get("left_out", ()))
+        self.nonfinite.left_out = list(state.get("left_out", ()))
         self.step, self._elapsed_before = state["step"], state["elapsed"]
 
     @property
@@ -219,7 +210,7 @@ class Trainer:
             self._train_step()
             self.step += 1
             if self.device.torch.type == "cpu":
-                self._check_finite()
+                self.nonfinite.check()
             self._review()
             done = self.done()
             if self.step % self.settings.log_every == 0 or done:
@@ -258,7 +249,7 @@ class Trainer:
         )  # fmt: skip
         self.optimizers.set_factor(factor)
         self.lr = factor * self.config.optimizer.lr
-        if self.step in self.left_out:
+        if self.step in self.nonfinite.left_out:
             return
         batch = self.data.train_batch(self.step)
         count = self.task.count(batch)
@@ -277,9 +268,8 @@ class Trainer:
         self._norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         # Loss scaling expects gradients that overflow, and leaves out the update itself.
         bad = ~torch.isfinite(nll if self.scaler.is_enabled() else nll + self._norm)
-        if self.settings.nonfinite != "stop" and bool(
-            bad
-        ):  # the one setting that waits for a GPU at each step
+        # The one setting that waits for a GPU at each step.
+        if self.settings.nonfinite != "stop" and bool(bad):
             self._leave_out_batch()
             return
         self._nll += nll
@@ -292,7 +282,7 @@ class Trainer:
         self.optimizers.step(self.scaler)
         self.scaler.update()
         self.optimizers.zero_grad()
-        self._first_bad = torch.where((self._first_bad < 0) & bad, self.step, self._first_bad)
+        self.nonfinite.note(self.step, bad)
 
     def _leave_out_batch(self) -> None:
         """No update from this batch; with ``rollback``, from the last checkpoint on.
@@ -300,16 +290,9 @@ class Trainer:
         Raises:
             NonFiniteLossError: it does not help.
         """
-        kept = self._keep_batch(self.step)
-        self.left_out = [*self.left_out, self.step]
+        kept = self.nonfinite.leave_out(self.step)
         self.optimizers.zero_grad()
         self.scaler.update()
-        recent = [step for step in self.left_out if step > self.step - 2 * MOST_LEFT_OUT]
-        if len(recent) > MOST_LEFT_OUT:
-            raise NonFiniteLossError(
-                f"the loss or its gradient is not finite at step {self.step}, although {len(recent)} batches "
-                f"near it were left out (they are in {kept.parent}). {self._advice()}"
-            )
         if self.settings.nonfinite == "skip":
             log.warning(
                 "step %d  loss or gradient is not finite: no update from this batch (%s)", self.step, kept
@@ -321,22 +304,15 @@ class Trainer:
                 "step %d  not finite, and no checkpoint yet: no update from this batch (%s)", self.step, kept
             )
             return
-        left_out, bad, elapsed = self.left_out, self.step, self.elapsed
+        left_out, bad, elapsed = self.nonfinite.left_out, self.step, self.elapsed
         self.load_state(self.checkpoints.load_newest())
-        self.left_out, self._elapsed_before, self._started = left_out, elapsed, time.perf_counter()
+        self.nonfinite.left_out = left_out
+        self._elapsed_before, self._started = elapsed, time.perf_counter()
         self.metrics.cut_back(self.step)
         log.warning(
             "step %d  not finite: back to step %d, and on without that batch (%s)", bad, self.step, kept
         )
         self.step -= 1  # the caller counts the step that was not made
-
-    def _keep_batch(self, step: int) -> Path:
-        """Write a batch down for inspection: plain tensors, which `torch.load(weights_only=True)` reads."""
-        file = self.run.subfolder("nonfinite") / f"step_{step:08d}.pt"
-        fields = {"step": step, "seed": self.config.seed, **vars(self.data.train_batch(step))}
-        plain = {key: value for key, value in fields.items() if isinstance(value, Tensor | int | float | str)}
-        torch.save(plain, file)
-        return file
 
     def _review(self) -> None:
         """Every so often, let the data change with the loss, as a curriculum does."""
@@ -349,27 +325,9 @@ class Trainer:
         if told:
             log.info("step %d  %s", self.step, told)
 
-    def _check_finite(self) -> None:
-        bad = int(self._first_bad)
-        if bad < 0:
-            return
-        last = self.checkpoints.last_good
-        good = f"step {last['step']} ({last['file']})" if last else "none yet"
-        raise NonFiniteLossError(
-            f"the loss is not finite at step {bad}; the last good checkpoint is {good}, the batch is in "
-            f"{self._keep_batch(bad)}. {self._advice()}"
-        )
-
-    def _advice(self) -> str:
-        clipping = "a smaller" if self.settings.max_grad_norm else "clipping with"
-        return (
-            f"Try a lower optimizer.lr, a longer scheduler.warmup_steps, {clipping} trainer.max_grad_norm, "
-            "device.precision=fp32, or trainer.nonfinite=skip."
-        )
-
     def _log(self, progress: Progress, last: bool) -> None:
         self.device.synchronize()
-        self._check_finite()
+        self.nonfinite.check()
         now = time.perf_counter()
         seconds = now - self._window_started
         row = {
@@ -390,7 +348,7 @@ class Trainer:
     # Checkpoints and validation
 
     def _save(self) -> None:
-        self._check_finite()
+        self.nonfinite.check()
         with self._outside_the_window():
             self.checkpoints.save(self.step, self.state())
         self._saved = time.perf_counter()
