@@ -48,7 +48,7 @@ def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
 
     for report in reports:
         header, rows = exam_table(report, by=("training", "frequency", "field", "phenomenon"))
-        table = Table(title=f"{report['name']}: {report['origin']}", caption=f"5-gram: {report['baseline']}")
+        table = Table(title=f"{report['name']}: {report['origin']}", caption=report["baseline"])
         for number, name in enumerate(header):
             table.add_column(name, justify="right" if number else "left")
         for row in rows:

@@ -87,7 +87,8 @@ def _groupings(
     found: list[tuple[str, Callable[[MinimalPair], str | None], list[str]]] = []
     if any(pair.seen is not None for pair in pairs):
         found.append(("training", lambda pair: "seen" if pair.seen else "unseen", ["seen", "unseen"]))
-        found.append(("frequency", lambda pair: band_of(pair.seen or 0), [name for _, _, name in BANDS]))
+        # The first band is that of the unseen words.
+        found.append(("frequency", lambda pair: band_of(pair.seen or 0), [name for _, _, name in BANDS[1:]]))
     for by in ("field", "phenomenon", "paradigm"):
         names = list(dict.fromkeys(getattr(pair, by) for pair in pairs if getattr(pair, by)))
         if len(names) > 1:

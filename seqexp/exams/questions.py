@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 
 # How often a word stands in the training part: from, to, and what the band is called.
-BANDS = ((0, 0, "unseen"), (1, 5, "1–5"), (6, 20, "6–20"), (21, 100, "21–100"), (101, None, "more than 100"))
+BANDS = (
+    (0, 0, "unseen"),
+    (1, 5, "seen 1–5 times"),
+    (6, 20, "6–20 times"),
+    (21, 100, "21–100 times"),
+    (101, None, "more often"),
+)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from seqexp.files import number
 
 def exam_table(report: Any, by: tuple[str, ...] | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and rows of an exam's report: over all, then group by group, of the kinds in `by` or of all."""
-    header = ["pairs about", "pairs", "accuracy", "95 % interval", "5-gram", "ahead of it"]
+    header = ["about", "pairs", "right, %", "95 % interval", "5-gram, %", "ahead of it"]
     if not isinstance(report, dict):
         return header, []
     rows = [_row("all", report.get("overall"))]
     groups = report.get("groups")
     for group in groups if isinstance(groups, list) else []:
         if isinstance(group, dict) and (by is None or group.get("by") in by):
-            rows.append(_row(f"{group.get('by')}: {group.get('name')}", group))
+            rows.append(_row(str(group.get("name")), group))
     return header, rows
 
 
@@ -22,25 +22,33 @@ def _row(name: str, cell: Any) -> list[str]:
     if not isinstance(cell, dict) or number(cell.get("accuracy")) is None:
         return [name, "0", "—", "", "—", ""]
     baseline, ahead = cell.get("baseline"), cell.get("ahead")
-    return [
-        name,
-        f"{number(cell.get('pairs')) or 0:,.0f}",
-        _share(cell.get("accuracy")),
-        _interval(cell.get("interval")),
-        _share(baseline.get("accuracy")) if isinstance(baseline, dict) else "—",
-        f"{_share(ahead.get('value'), '+')} ({_interval(ahead.get('interval'), '+')})"
-        if isinstance(ahead, dict)
-        else "",
-    ]
+    told = [name, f"{number(cell.get('pairs')) or 0:,.0f}", _share(cell.get("accuracy"))]
+    told += [_interval(cell.get("interval")), "—", ""]
+    if isinstance(baseline, dict):
+        told[4] = _share(baseline.get("accuracy"))
+    if isinstance(ahead, dict):
+        told[5] = _share(ahead.get("value"), "+") + _margin(ahead)
+    return told
 
 
 def _share(value: Any, sign: str = "") -> str:
-    """As per cent."""
+    """In per cent."""
     share = number(value)
-    return "—" if share is None else f"{100 * share:{sign}.1f} %"
+    return "—" if share is None else f"{100 * share:{sign}.1f}"
 
 
-def _interval(value: Any, sign: str = "") -> str:
+def _interval(value: Any) -> str:
+    return " to ".join(f"{100 * end:.1f}" for end in _ends(value))
+
+
+def _margin(cell: dict[str, Any]) -> str:
+    """Half of an interval that lies evenly around its value."""
+    ends = _ends(cell.get("interval"))
+    return f" ± {50 * (ends[1] - ends[0]):.1f}" if ends else ""
+
+
+def _ends(value: Any) -> list[float]:
+    """The two ends of an interval, or nothing."""
     ends = [number(end) for end in value] if isinstance(value, list | tuple) and len(value) == 2 else []
-    shown = [f"{100 * end:{sign}.1f}" for end in ends if end is not None]
-    return " to ".join(shown) if len(shown) == 2 else ""
+    shown = [end for end in ends if end is not None]
+    return shown if len(shown) == 2 else []

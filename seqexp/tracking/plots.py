@@ -224,7 +224,7 @@ def exam_figure(report: dict[str, Any], title: str) -> "Figure":
                 cell["accuracy"], place + shift, "o", color=colour, ms=5, label=name if place == 0 else None
             )
     axes.axvline(0.5, color="gray", ls=":", lw=0.8)
-    told = [f"{group.get('by', 'pairs')}: {group['name']} ({group['pairs']:,})" for group in groups]
+    told = [f"{group['name']} ({group['pairs']:,})" for group in groups]
     axes.set_yticks(range(len(groups)), [label(text) for text in told])
     axes.invert_yaxis()
     axes.set(xlabel="share of pairs whose good side is likelier", title=label(f"{title}: {report['name']}"))
