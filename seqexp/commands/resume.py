@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 # What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
 # numbers mean.
 RESUMABLE = (
-    "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "data.path", "data.source_path",
-    "data.target_path",
+    "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "exams.", "data.path",
+    "data.source_path", "data.target_path",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def type_saved_configuration(resume: str) -> None:
     groups = {word.partition("=")[0] for word in typed}
     for word in typed:
         key = word.partition("=")[0].lstrip("+")
-        if "=" in word and not key.startswith(RESUMABLE) and key != "device":
+        if "=" in word and not key.startswith(RESUMABLE) and key not in ("device", "exams"):
             raise UserError(
                 f"{word} cannot be changed when a run goes on; settings such as trainer.max_steps= and "
                 "optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
