@@ -3,8 +3,8 @@
     python scripts/bench_checkpoint.py --data path/to/text    # gpt_course; the stand-in book, if not given
     python scripts/bench_checkpoint.py model=gpt              # words of `seqexp train` for another model
 
-Stretches of steps with a checkpoint at their beginning take turns with stretches without. What the former take
-longer, with the copy that is made before the first step, is one checkpoint's price; divided by sixty seconds,
+Stretches of steps that begin with a checkpoint take turns with stretches without. What the former take
+longer, with the copy made before the first step, is the price of one checkpoint; divided by sixty seconds,
 what one a minute costs. The memory is the peak of the process after the first checkpoint less that before it.
 Run it on a quiet machine.
 """
