@@ -53,7 +53,7 @@ def read_bounded(file: Path, limit: int = MOST_BYTES) -> bytes:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
             raise OSError(errno.EINVAL, f"no plain file of at most {limit} bytes", str(file))
-        return opened.read(limit)
+        return opened.read(about.st_size)
 
 
 def _parse(data: bytes) -> Any:

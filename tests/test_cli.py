@@ -330,6 +330,14 @@ def refused(ran: Ran) -> str:
         ("train seed=1,2", ["seed=1,2", "multirun"]),
         ("train model=3", ["model=3", "gpt, gpt2_124m, gpt_course"]),
         ("train model=null", ["model", "gpt, gpt2_124m, gpt_course"]),
+        ("train data=[1,2]", ["data=[1,2]", "parallel, parity"]),
+        ("train ~sweep=3", ["~sweep=3", "grid, optuna"]),
+        ("train hydra.verbose=39", ["hydra.verbose=39", "leave it out"]),
+        ("train model.name=lstm", ["model.name=lstm", "write model=lstm"]),
+        ("train model=rnn model.name=gru", ["model.name=gru", "write model=gru"]),
+        ("train optimizer.name=sgd", ["optimizer.name=sgd", "write optimizer=sgd"]),
+        ("train model.n_layer=1001", ["model.n_layer=1001", "at most 1000"]),
+        ("train data.batch_size=10000000000", ["data.batch_size=10000000000", "at most 1000000000"]),
         ("train --config-dir nowhere", ["nowhere", "not found"]),
         ("train --experimental-rerun x", ["--experimental-rerun", "pickle"]),
         ("train resume=nowhere", ["resume=nowhere", "no such folder", "latest"]),
@@ -346,6 +354,35 @@ def refused(ran: Ran) -> str:
 def test_a_mistake_is_one_short_message(run_main: Main, words: str, told: list[str]) -> None:
     line = refused(run_main(*words.split(" ")))
     assert [part for part in told if part not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        ValueError(
+            "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size."
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_a_short_failure(
+    run_main: Main, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("seqexp.commands.train.train", fail)
+    ran = run_main("train")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    last = ran.err.splitlines()[-1]
+    assert last.startswith("seqexp train: failed: there is not enough memory")
+    assert "lower data.batch_size" in last
 
 
 def test_mistakes_leave_no_run_behind(run_main: Main) -> None:

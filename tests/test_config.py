@@ -173,6 +173,8 @@ def _with(path: str, value: Any) -> dict[str, Any]:
     [
         ("hydra", {"callbacks": {"x": {"_target_": "os.system"}}}, "hydra"),
         ("surprise", 1, "surprise"),
+        ("name", "../up", "cannot name a folder"),
+        ("model.name", "lstm", "LSTMConfig"),
         ("model.surprise", 1, "surprise"),
         ("model._target_", "os.system", "_target_"),
         ("_target_", "os.system", "_target_"),

@@ -1,12 +1,14 @@
 """Training, checkpoints, resuming, devices: exact sums, nothing lost, nothing trusted."""
 
 import hashlib
+import io
 import json
 import math
 import os
 import random
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -501,6 +503,62 @@ def test_an_index_cannot_lead_out_of_its_folder(saved: Checkpoints) -> None:
         saved.load("last")
 
 
+def test_a_link_in_the_place_of_a_checkpoint(saved: Checkpoints) -> None:
+    """It may lead out of the folder, to what has no end."""
+    file = saved.folder / saved.index["last"]["file"]
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="cannot be read"):
+        saved.load("last")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_checkpoint_that_expands_without_end(saved: Checkpoints, kind: int) -> None:
+    """Compressed, or with many members that share their bytes."""
+    put(saved, {"model": {"w": torch.zeros(300_000)}, "step": 9, "schema_version": SCHEMA_VERSION})
+    file = saved.folder / "step_00000009.pt"
+    with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as whole, zipfile.ZipFile(file, "w", kind) as bomb:
+        for member in whole.namelist():
+            bomb.writestr(member, whole.read(member))
+        if kind == zipfile.ZIP_STORED:
+            bomb.filelist += bomb.filelist
+    saved.index["last"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="no checkpoint of plain data"):
+        saved.load("last")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[], {"last": None}, {"recent": {}, "best": 1}, {"last": {"step": 6, "file": 1, "sha256": 2}}],
+    ids=range(4),
+)
+def test_an_index_of_something_else(saved: Checkpoints, index: Any) -> None:
+    (saved.folder / "index.json").write_text(json.dumps(index))
+    again = Checkpoints(RunFolder(Path("run")))
+    with pytest.raises(UserError, match="there is nothing"):
+        again.load("last")
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        again.load_newest()
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [None, "w", torch.zeros(1).expand(10**9, 10**9), torch.ones(2, device="meta"), torch.eye(3).to_sparse()],
+    ids=range(5),
+)
+def test_weights_that_are_not_what_they_say(saved: Checkpoints, weight: Any) -> None:
+    put(saved, {"model": {"w": weight}, "step": 9, "schema_version": SCHEMA_VERSION})
+    with pytest.raises(UserError, match="no checkpoint of seqexp"):
+        saved.load("last")
+
+
+@pytest.mark.parametrize("step", [None, 8, "6", True, torch.zeros(3)])
+def test_a_checkpoint_of_another_step(saved: Checkpoints, step: Any) -> None:
+    put(saved, {"model": {}, "step": step, "schema_version": SCHEMA_VERSION})
+    with pytest.raises(UserError, match="is not the checkpoint of step"):
+        saved.load("last")
+
+
 # Resuming
 
 
@@ -577,6 +635,50 @@ def test_a_resumed_run_is_the_straight_one(run_main: Main, book: Path, more: tup
     for step in (3, 6):
         texts = [(run / f"samples/step_{step:08d}.txt").read_text() for run in (straight, parts)]
         assert texts[0] == texts[1]
+
+
+def test_a_momentum_that_is_switched_on_later(run_main: Main, book: Path) -> None:
+    """The checkpoint knows none: it begins at zero."""
+    words = words_of(book, "optimizer=rmsprop", "trainer.max_steps=3", "name=later")
+    assert run_main(*words).code == 0
+    ran = run_main("train", f"resume={run_folder('later')}", "trainer.max_steps=6", "optimizer.momentum=0.5")
+    assert ran.code == 0, ran.err
+    assert "from step 3" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", {"w": torch.zeros(3)}),
+        ("optimizers", [{}]),
+        ("optimizers", 5),
+        ("random", {"cpu": torch.zeros(3)}),
+        ("elapsed", "long"),
+        ("window", {"nll": torch.zeros(2), "count": 1}),
+        ("review", {"nll": torch.zeros(()), "count": -1}),
+        ("left_out", ["x"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_state_that_is_not_the_runs(book: Path, key: str, value: Any) -> None:
+    config = make_config(book, trainer={"max_steps": 2})
+    trainer = make_trainer(config)
+    fit(trainer)
+    state = trainer.checkpoints.load("last")
+    make_trainer(config, "again").load_state(state)
+    with pytest.raises(UserError, match="does not fit the run"):
+        make_trainer(config, "other").load_state({**state, key: value})
+
+
+@pytest.mark.parametrize("moment", [torch.zeros(3), (1,)], ids=["size", "kind"])
+def test_moments_that_are_not_the_parameters(book: Path, moment: Any) -> None:
+    config = make_config(book, trainer={"max_steps": 2})
+    trainer = make_trainer(config)
+    fit(trainer)
+    state = trainer.checkpoints.load("last")
+    state["optimizers"][0]["state"][0]["exp_avg"] = moment
+    with pytest.raises(UserError, match="does not fit the run"):
+        make_trainer(config, "again").load_state(state)
 
 
 def test_a_run_that_broke_off_goes_on_from_its_checkpoint(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from seqexp import registry
@@ -13,7 +14,7 @@ from seqexp.decoding.ensemble import Ensemble
 from seqexp.errors import UserError
 from seqexp.tasks.base import Task
 from seqexp.tracking.run_folder import RunFolder, find_run
-from seqexp.training.checkpoint import Checkpoints
+from seqexp.training.checkpoint import MISFIT, Checkpoints
 from seqexp.training.device import Device, setup_device
 
 
@@ -61,10 +62,13 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     state = Checkpoints(folder).load(checkpoint)
     data = registry.load("data", config.data.name)
     tokenizer = data.read_tokenizer(state.get("tokenizer"))
-    model = build_model(config.model, data.sizes(tokenizer))
+    sizes = data.sizes(tokenizer)
     try:
+        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's configuration asks for
+            build_model(config.model, sizes).load_state_dict(state["model"], assign=True)
+        model = build_model(config.model, sizes)
         model.load_state_dict(state["model"])
-    except (RuntimeError, TypeError) as error:
+    except MISFIT as error:
         raise UserError(
             f"the checkpoint {checkpoint} of {folder.path} does not fit its config.yaml "
             f"({str(error).splitlines()[0]})."

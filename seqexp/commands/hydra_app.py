@@ -21,7 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqexp import registry
-from seqexp.commands.hydra_errors import near_options, option_names, short_error, unnamed_option
+from seqexp.commands.hydra_errors import (
+    bare_error,
+    is_of_hydra,
+    near_options,
+    option_names,
+    out_of_memory,
+    short_error,
+)
 from seqexp.commands.sweeping import Call, end_sweep, run_sweep_job
 from seqexp.config.paths import conf_dir, register_schemas, user_conf_dir
 from seqexp.config.root import to_typed
@@ -76,6 +83,10 @@ def run_app(
             if full_error:
                 raise
             raise short_error(error) from error
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if full_error or not (failed := out_of_memory(error)):
+                raise
+            raise failed from error
 
     def job(cfg: DictConfig) -> Any:
         nonlocal failure
@@ -105,11 +116,10 @@ def run_app(
         if full_error:
             raise
         raise short_error(error) from error
-    except ValueError as error:
-        # Hydra's bare error for `model=3` or `model=null`, where an option's name is needed.
-        if full_error or "override must be a string or a list" not in str(error):
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        if full_error or not is_of_hydra(error):
             raise
-        raise unnamed_option() from error
+        raise bare_error(error) from error
     finally:
         if Call.current:
             Call.current.close()

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import traceback
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from seqexp.config.paths import conf_dir, user_conf_dir
 from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig
-from seqexp.errors import UserError, suggest
+from seqexp.errors import RunFailedError, UserError, suggest
 
 
 def short_error(error: BaseException) -> UserError:
@@ -103,13 +104,41 @@ def near_options(option: str, names: list[str]) -> list[str]:
     return same or list(dict.fromkeys(re.sub(r"/.*", "/…", name) for name in names))
 
 
-def unnamed_option() -> UserError:
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether it was raised inside Hydra, which answers some odd words with a bare Python error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in ("hydra", "omegaconf")
+
+
+def bare_error(error: BaseException) -> UserError:
+    """The message for an error that `is_of_hydra`: `model=3`, `model=null`, `hydra.verbose=3`."""
     for word in sys.argv[1:]:
-        group, equals, option = word.partition("=")
+        group, equals, option = word.lstrip("+~").partition("=")
         names = option_names(group) if re.fullmatch(r"[\w/]+", group) else []
         if equals and names and option not in names:
             return UserError(f"{word} is not known; there are {', '.join(names)}.")
-    return UserError("a group such as model= needs the name of an option.")
+    odd = [word for word in sys.argv[1:] if word.lstrip("+~").startswith("hydra")]
+    if odd:
+        return UserError(f"Hydra cannot work with {' '.join(odd)[:200]}; leave it out.")
+    return UserError(
+        f"Hydra cannot compose these words ({f'{type(error).__name__} {error}'.strip()[:200]}); a group such "
+        "as model= needs the name of an option."
+    )
+
+
+NO_MEMORY = re.compile(
+    "not enough memory|can't allocate memory|out of memory|too big|too large|overflow|Maximum allowed dim"
+)
+
+
+def out_of_memory(error: BaseException) -> RunFailedError | None:
+    """The message for what NumPy and PyTorch raise when something is too large; None for other errors."""
+    if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+        return None
+    return RunFailedError(
+        f"there is not enough memory ({(str(error) or 'MemoryError').splitlines()[0][:200]}); lower "
+        "data.batch_size, data.seq_len or the sizes of the model."
+    )
 
 
 def _unknown_key(key: str, text: str) -> UserError:

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from seqexp.errors import UserError, suggest
 
+# No whole number in a configuration need be larger.
+LARGEST = 1_000_000_000
+
 
 def check_range(
     key: str,
@@ -16,11 +19,15 @@ def check_range(
 ) -> None:
     """Refuse a number outside [low, high], or not strictly above or below a bound. None passes.
 
+    A whole number without a `high` is at most `LARGEST`.
+
     Raises:
         UserError: naming the key, the value and the range.
     """
     if value is None:
         return
+    if high is None and isinstance(value, int) and value > LARGEST:
+        high = LARGEST
     broken = (
         (low is not None and not value >= low)
         or (above is not None and not value > above)

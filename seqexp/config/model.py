@@ -13,6 +13,7 @@ CELLS = ("gru", "lstm", "rnn")
 ATTENTIONS = ("dot", "general", "concat", "bahdanau", "local_p", "none")
 IMPLEMENTATIONS = ("fused", "reference")
 INITIALISATIONS = ("uniform", "orthogonal", "identity")
+MOST_LAYERS = 1000
 
 
 def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
@@ -51,7 +52,7 @@ class GPTConfig:
     max_len: int = II("data.seq_len")
 
     def __post_init__(self) -> None:
-        check_range("model.n_layer", self.n_layer, 1)
+        check_range("model.n_layer", self.n_layer, 1, MOST_LAYERS)
         check_range("model.n_head", self.n_head, 1)
         check_range("model.n_embd", self.n_embd, 1)
         check_range("model.max_len", self.max_len, 2)
@@ -76,7 +77,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         check_range("model.hidden_size", self.hidden_size, 1)
-        check_range("model.n_layer", self.n_layer, 1)
+        check_range("model.n_layer", self.n_layer, 1, MOST_LAYERS)
         check_range("model.n_embd", self.n_embd, 0)
         check_range("model.dropout", self.dropout, 0, below=1)
         check_choice("model.impl", self.impl, IMPLEMENTATIONS)
@@ -129,7 +130,8 @@ class NMTConfig:
     def __post_init__(self) -> None:
         check_choice("model.cell", self.cell, CELLS)
         check_choice("model.attention", self.attention, ATTENTIONS)
-        for key in ("n_embd", "hidden_size", "n_layer", "attention_size", "window"):
+        check_range("model.n_layer", self.n_layer, 1, MOST_LAYERS)
+        for key in ("n_embd", "hidden_size", "attention_size", "window"):
             check_range(f"model.{key}", getattr(self, key), 1)
         check_range("model.dropout", self.dropout, 0, below=1)
         check_rule(
@@ -166,7 +168,8 @@ class TransformerConfig:
     max_len: int = 256
 
     def __post_init__(self) -> None:
-        for key in ("n_layer", "n_head", "n_embd", "ffn_size"):
+        check_range("model.n_layer", self.n_layer, 1, MOST_LAYERS)
+        for key in ("n_head", "n_embd", "ffn_size"):
             check_range(f"model.{key}", getattr(self, key), 1)
         check_range("model.max_len", self.max_len, 2)
         check_range("model.dropout", self.dropout, 0, below=1)

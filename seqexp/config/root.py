@@ -65,6 +65,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
+        for group in registry.ENTRIES:
+            settings = getattr(self, group)
+            check_rule(
+                type(settings) is registry.load_schema(group, settings.name),
+                f"{group}.name={settings.name} does not go with the settings of another {group}; write "
+                f"{group}={settings.name}.",
+            )
         check_rule(
             self.scheduler.min_lr <= self.optimizer.lr,
             f"scheduler.min_lr={self.scheduler.min_lr} is above optimizer.lr={self.optimizer.lr}; the rate "

@@ -130,7 +130,10 @@ class ParityData:
         return {"length": self.length}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.length = int(state["length"])
+        length = int(state["length"])
+        if not self.config.seq_len <= length <= self.eval_length:
+            raise ValueError(f"sequences of {length} bits are not part of the curriculum")
+        self.length = length
 
     def metrics(self) -> dict[str, float]:
         """What belongs into the log beside the loss."""

@@ -31,3 +31,11 @@ class CarriedState:
 
     def load(self, state: tuple[Tensor, ...] | None, device: torch.device) -> None:
         self.state = None if state is None else tuple(part.to(device) for part in state)
+
+    def try_out(self, rows: int) -> None:
+        """Go on by one token from a state that was loaded, and forget that; raises where it does not fit."""
+        if self.state is None:
+            return
+        tokens = torch.zeros((rows, 1), dtype=torch.int64, device=self.state[0].device)
+        with torch.no_grad():
+            self.model.continue_from(tokens, self.state)

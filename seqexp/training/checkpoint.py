@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import math
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ import torch
 
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.errors import RunFailedError, UserError
-from seqexp.files import read_json, whole_or_not_there, write_json
+from seqexp.files import number, read_bounded, read_json, whole_or_not_there, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 # The part of the index that validations decide.
 VALIDATED = ("best", "top", "since_best", "validated", "not_finite")
+# What loading raises where a state is not that of the model or the run.
+MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# In bytes, far above what fits into memory.
+LARGEST = 1 << 50
 
 
 class CheckpointError(RunFailedError):
@@ -42,7 +47,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.keep_last = run.checkpoints, keep_last
         self.keep_best, self.best_is_max = keep_best, best_is_max
-        self.index: dict[str, Any] = read_json(self.folder / "index.json")
+        self.index = _well_formed(read_json(self.folder / "index.json"))
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
@@ -153,12 +158,8 @@ class Checkpoints:
         Raises:
             UserError: none is whole.
         """
-        recent = [entry for entry in self.index.get("recent", []) if isinstance(entry, dict)]
-        entries = [
-            *reversed(recent),
-            *(self.index[which] for which in ("last", "best") if which in self.index),
-        ]
-        steps = sorted({int(entry["step"]) for entry in entries}, reverse=True)
+        entries = [*self.index.get("recent", []), *self._named().values()]
+        steps = sorted({entry["step"] for entry in entries}, reverse=True)
         for step in steps:
             try:
                 state = self.load(str(step))
@@ -177,7 +178,7 @@ class Checkpoints:
         last = next(entry for entry in entries if entry["step"] == step)
         kept = {key: value for key, value in self.index.items() if key not in VALIDATED}
         recent = [entry for entry in self.index.get("recent", []) if entry["step"] <= step]
-        self.index = {**kept, **state.get("index", {}), "last": last, "recent": recent}
+        self.index = {**kept, **_well_formed(state.get("index")), "last": last, "recent": recent}
         self._write_index()
 
     def load(self, which: str) -> dict[str, Any]:
@@ -190,35 +191,43 @@ class Checkpoints:
             UserError: there is none, or the file is damaged, unsafe or too new.
         """
         self.wait()
-        known = {w: self.index[w] for w in ("last", "best") if isinstance(self.index.get(w), dict)}
-        recent = self.index.get("recent")
-        recent = [entry for entry in recent if isinstance(entry, dict)] if isinstance(recent, list) else []
-        top = [entry for entry in self.index.get("top") or () if isinstance(entry, dict)]
-        by_step = {str(entry.get("step")): entry for entry in [*top, *known.values(), *recent]}
+        known, recent = self._named(), self.index.get("recent", [])
+        by_step = {
+            str(entry["step"]): entry for entry in [*self.index.get("top", []), *known.values(), *recent]
+        }
         if which == "average":
-            return self._average([str(entry.get("step")) for entry in recent])
+            return self._average([str(entry["step"]) for entry in recent])
         entry = known.get(which) or by_step.get(which)
         if entry is None:
             there = ", ".join([*known, *by_step]) or "nothing"
             raise UserError(f"checkpoint={which} is not in {self.folder}; there is {there}.")
         # The index may come from a stranger: only a plain file name in this folder is opened.
-        file = self.folder / Path(str(entry.get("file"))).name
+        file = self.folder / Path(entry["file"]).name
         try:
-            data = file.read_bytes()
+            data = read_bounded(file, LARGEST)
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise UserError(f"{file} is damaged: its sha256 is not the one in index.json.")
         try:
+            _refuse_to_unpack(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
             raise UserError(f"{file} is no checkpoint of plain data and is not read.") from error
-        if not isinstance(state, dict) or "model" not in state:
+        weights = state.get("model") if isinstance(state, dict) else None
+        if not isinstance(weights, dict) or not all(map(_is_plain_tensor, weights.values())):
             raise UserError(f"{file} is no checkpoint of seqexp.")
         version = state.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}.")
+        if type(state.get("step")) is not int or state["step"] != entry["step"]:
+            raise UserError(
+                f"{file} is not the checkpoint of step {entry['step']}, as which index.json names it."
+            )
         return state
+
+    def _named(self) -> dict[str, dict[str, Any]]:
+        return {which: self.index[which] for which in ("last", "best") if which in self.index}
 
     def _average(self, steps: list[str]) -> dict[str, Any]:
         if len(steps) < 2:
@@ -232,6 +241,12 @@ class Checkpoints:
         # under several names.
         for step in steps[:-1]:
             other = self.load(step)["model"]
+            try:
+                refuse_misfit("model", last["model"], other)
+            except TypeError as error:
+                raise UserError(
+                    f"the checkpoints in {self.folder} are not of one model ({error})."
+                ) from error
             last["model"] = {
                 name: weight + other[name] if weight.is_floating_point() else weight
                 for name, weight in last["model"].items()
@@ -241,6 +256,61 @@ class Checkpoints:
             for name, weight in last["model"].items()
         }
         return last
+
+
+def _well_formed(index: Any) -> dict[str, Any]:
+    """The index without what no run writes: the file may come from a stranger."""
+    index = index if isinstance(index, dict) else {}
+
+    def is_entry(value: Any) -> bool:
+        kinds = {"step": int, "file": str, "sha256": str}
+        return isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in kinds.items())
+
+    def is_judged(value: Any) -> bool:
+        return is_entry(value) and number(value.get("value")) is not None and "stage" in value
+
+    checks = {"last": is_entry, "best": is_judged}
+    kept = {key: index[key] for key, check in checks.items() if check(index.get(key))}
+    for key, check in (("recent", is_entry), ("top", is_judged)):
+        if isinstance(index.get(key), list):
+            kept[key] = [entry for entry in index[key] if check(entry)]
+    counts = ("since_best", "validated", "not_finite")
+    return kept | {key: index[key] for key in counts if type(index.get(key)) is int}
+
+
+def refuse_misfit(name: str, own: Any, given: Any) -> None:
+    """Compare plain data with what belongs in its place: keys, kinds of numbers, shapes of tensors.
+
+    Raises:
+        TypeError: they differ.
+    """
+    if isinstance(own, dict) and isinstance(given, dict) and own.keys() == given.keys():
+        for key in own:
+            refuse_misfit(f"{name}.{key}", own[key], given[key])
+        return
+    if isinstance(own, torch.Tensor) and isinstance(given, torch.Tensor):
+        fits = (own.shape, own.dtype, own.layout) == (given.shape, given.dtype, given.layout)
+    else:
+        fits = type(own) is type(given) and number(given) is not None and given >= 0
+    if not fits:
+        raise TypeError(f"{name} is none of this run's")
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether it holds the numbers that it says: others would take what they say once they are used."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type != "meta"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _refuse_to_unpack(data: bytes) -> None:
+    """We write a zip without compression; a compressed one could grow without end."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(data):
+            raise ValueError("it would unpack to more than it is")
 
 
 def _snapshot(value: Any, copies: dict[Any, torch.Tensor] | None = None) -> Any:

@@ -15,6 +15,7 @@ from seqexp import registry
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.data.base import Data
+from seqexp.errors import UserError
 from seqexp.evaluation.recurrence import gradient_flow, is_recurrent
 from seqexp.evaluation.split import evaluate_split
 from seqexp.evaluation.written import written_metrics
@@ -27,7 +28,14 @@ from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.plots import save
 from seqexp.tracking.progress import Progress
 from seqexp.tracking.run_folder import RunFolder
-from seqexp.training.checkpoint import CheckpointError, Checkpoints, random_state, set_random_state
+from seqexp.training.checkpoint import (
+    MISFIT,
+    CheckpointError,
+    Checkpoints,
+    random_state,
+    refuse_misfit,
+    set_random_state,
+)
 from seqexp.training.device import Device
 from seqexp.training.interrupt import StopRequest
 from seqexp.training.nonfinite import NonFiniteWatch
@@ -120,8 +128,32 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        """Go on from a state as `state` gives it.
+
+        Raises:
+            UserError: it is that of another run, or of none.
+        """
+        try:
+            self._load_state(state)
+        except MISFIT as error:
+            raise UserError(
+                f"the checkpoint of step {state['step']} in {self.run.path} does not fit the run "
+                f"({str(error).splitlines()[0][:200]}); start a new one."
+            ) from error
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        own = self.state()
+        for key in ("elapsed", "review", "window"):  # a run of an older version may lack one
+            refuse_misfit(key, own[key], state.get(key, own[key]))
+        left_out = state.get("left_out", [])
+        if not all(type(step) is int for step in left_out):
+            raise TypeError("left_out holds what are no steps")
         self.optimizers.load_state(state["optimizers"])
+        self.model.load_state_dict(state["model"])
+        if self.carried:
+            self.carried.load(state["carried"], self.device.torch)
+            with self.device.autocast():
+                self.carried.try_out(self.config.data.batch_size)
         self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"])
         self.data.load_state(state.get("data", {}))
@@ -130,9 +162,7 @@ class Trainer:
         self._review_count = review["count"]
         window = state.get("window") or {"nll": torch.zeros(()), "count": 0}
         self._nll, self._count = window["nll"].to(self.device.torch), window["count"]
-        if self.carried:
-            self.carried.load(state["carried"], self.device.torch)
-        self.nonfinite.left_out = list(state.get("left_out", ()))
+        self.nonfinite.left_out = list(left_out)
         self.step, self._elapsed_before = state["step"], state["elapsed"]
 
     @property

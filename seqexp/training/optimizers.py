@@ -9,6 +9,7 @@ from torch import nn
 from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDConfig
 from seqexp.errors import UserError
+from seqexp.training.checkpoint import refuse_misfit
 
 Parameters = list[nn.Parameter]
 Roles = dict[str, Parameters]
@@ -124,9 +125,33 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
+        """Take what `state` gave.
+
+        Raises:
+            TypeError, ValueError: it is that of other parameters.
+        """
         for part, state in zip(self.parts, states, strict=True):
             # The settings stay those of the configuration, which may be newly typed; the state is loaded.
             typed = [{k: v for k, v in group.items() if k != "params"} for group in part.param_groups]
+            fresh = _state_after_a_step(part)
             part.load_state_dict(state)
             for group, settings in zip(part.param_groups, typed, strict=True):
                 group.update(settings)
+            for parameter, wanted in fresh.items():
+                loaded = part.state.get(parameter)
+                if loaded:  # else there was no step yet
+                    # What only the settings typed now need, such as a momentum, begins anew.
+                    part.state[parameter] = {**wanted, **{k: v for k, v in loaded.items() if v is not None}}
+                    for key, value in wanted.items():
+                        refuse_misfit(f"optimizers.{key}", value, part.state[parameter][key])
+
+
+def _state_after_a_step(part: torch.optim.Optimizer) -> dict[torch.Tensor, dict[str, Any]]:
+    """What the optimizer keeps of each parameter; the step has length zero, and the rates are zero now."""
+    for group in part.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    part.step()
+    part.zero_grad()
+    return {parameter: dict(state) for parameter, state in part.state.items()}
