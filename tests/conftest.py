@@ -259,3 +259,23 @@ def sweep(parity_sweep: Path) -> Path:
     """A copy of the finished sweep, in the place of the test."""
     copy: Path = shutil.copytree(parity_sweep, Path("outputs/sweeps/s"))
     return copy
+
+
+@pytest.fixture(scope="session")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of about 40,000 characters from which both exams can be made."""
+    from exam_helpers import make_english
+
+    file = tmp_path_factory.mktemp("english") / "english.txt"
+    file.write_text(make_english(), encoding="utf-8", newline="\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def sat_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path, english: Path) -> Path:
+    """The folder of a finished run that sat exams at steps 3 and 6; tests must not change it."""
+    from exam_helpers import train_in
+
+    words = ("trainer.max_steps=6", "trainer.eval_every=3", "trainer.monitor=exam/spelling")
+    exams = ("exams=all", "exams.pairs=20", "name=sat")
+    return train_in(tmp_path_factory.mktemp("sat"), cache_folder, f"data.path={english}", *words, *exams)
