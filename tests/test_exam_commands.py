@@ -16,6 +16,7 @@ from test_training import assert_same_run
 from seqexp.config.exams import ExamsConfig
 from seqexp.config.root import to_plain
 from seqexp.data.text import TextData
+from seqexp.exams.ngram import CharNgram
 from seqexp.exams.sitting import Sitting
 from seqexp.tracking.direction import better_when
 
@@ -105,7 +106,9 @@ def test_a_recurrent_model_sits_exams(run_main: Main, english: Path) -> None:
 # By eval
 
 
-def test_eval_with_exams(run_main: Main, sat_run: Path) -> None:
+def test_eval_with_exams(run_main: Main, sat_run: Path, english: Path) -> None:
+    text = english.read_text(encoding="utf-8")
+    five = CharNgram([text[: int(0.9 * len(text))]])
     result, folder = evaluate(run_main, sat_run, *ALL)
     assert [exam["name"] for exam in result["exams"]] == ["spelling", "grammar"]
     for exam in result["exams"]:
@@ -126,6 +129,9 @@ def test_eval_with_exams(run_main: Main, sat_run: Path) -> None:
         ]
         assert sum(credit) / 20 == pytest.approx(overall["accuracy"])
         baseline = [float(good > bad) for good, bad in (a["baseline"] for a in answers)]
+        for i, side in enumerate(("good", "bad")):
+            plain = five.log_probabilities([a[side] for a in answers], words=name == "spelling")
+            assert [a["baseline"][i] for a in answers] == pytest.approx(plain)
         assert sum(baseline) / 20 == pytest.approx(overall["baseline"]["accuracy"])
         worst = sorted(
             (a for a in answers if a["model"][0] < a["model"][1]), key=lambda a: a["model"][0] - a["model"][1]
@@ -288,10 +294,10 @@ def test_the_fingerprint_without_exams_is_the_one_of_before() -> None:
     assert len(seen) == 5
 
 
-def sitting(text: str, exams: ExamsConfig, **options: Any) -> Sitting:
+def sitting(text: str, exams: ExamsConfig, seed: int = 1, **options: Any) -> Sitting:
     Path("text.txt").write_text(text, encoding="utf-8")
     config = make_config(Path("text.txt"))
-    return Sitting(exams, TextData.build(config.data, config.tokenizer, 1), 1, **options)
+    return Sitting(exams, TextData.build(config.data, config.tokenizer, 1), seed, **options)
 
 
 def test_how_many_pairs_are_asked() -> None:
@@ -305,6 +311,17 @@ def test_how_many_pairs_are_asked() -> None:
     assert len({pair.phenomenon for pair in some.pairs}) == 8
     assert few.notes[-1] == f"7 of {len(every.pairs):,} pairs, drawn by the seed"
     assert sitting(text, ExamsConfig("grammar", pairs=7)).exams[0].pairs == few.pairs
+
+
+def test_which_pairs_of_a_file_are_asked() -> None:
+    """All, or those that the seed draws."""
+    Path("pairs.csv").write_text("".join(f"a {n},{n} a\n" for n in range(100)), encoding="utf-8")
+    text = make_english(2000)
+    (every,) = sitting(text, ExamsConfig("all", "pairs.csv")).exams
+    assert [pair.good for pair in every.pairs] == [f"a {n}" for n in range(100)]
+    drawn = [sitting(text, ExamsConfig("all", "pairs.csv", 10), seed).exams[0].pairs for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(set(some) < set(every.pairs) for some in drawn)
 
 
 def test_the_part_of_a_word_behind_the_cut_is_no_word() -> None:

@@ -93,25 +93,24 @@ def test_words_that_are_all_alike(clusters: int) -> None:
 
 
 def some_answers(draw: np.random.Generator, words: int = 60) -> tuple[Values, Values, npt.NDArray[np.int64]]:
-    """Two models' credits on words of one to five questions; hard words are hard for both."""
+    """Two models' credits on words of one to five questions; each model has words that it knows."""
     sizes = draw.integers(1, 6, words)
     clusters = np.repeat(np.arange(words), sizes)
-    ease = draw.beta(3, 2, words)[clusters]
-    one, other = draw.random(len(ease)) < ease, draw.random(len(ease)) < ease**2
+    one, other = (draw.random(len(clusters)) < draw.beta(a, 1, words)[clusters] for a in (1.5, 1.0))
     return one.astype(float), other.astype(float), clusters
 
 
 def test_intervals_of_questions_cover_the_truth() -> None:
     """Of 600 exams about 95 % of the intervals hold the true share and the true difference."""
     draw = np.random.default_rng(2)
-    truth, squared = 3 / 5, 3 * 4 / (5 * 6)  # the mean of the beta distribution, and of its square
+    truth, of_other = 1.5 / 2.5, 1 / 2  # the means of the two beta distributions
     shares = differences = 0
     for _ in range(600):
         one, other, clusters = some_answers(draw)
         low, high = accuracy_interval(one, clusters)
         shares += low <= truth <= high
         _, (low, high) = paired_difference(one, other, clusters)
-        differences += low <= truth - squared <= high
+        differences += low <= truth - of_other <= high
     assert 0.92 * 600 <= shares <= 0.98 * 600
     assert 0.92 * 600 <= differences <= 0.98 * 600
 
