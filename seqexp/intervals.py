@@ -49,8 +49,10 @@ def accuracy_interval(credits: Values, clusters: Numbers) -> tuple[float, float]
     sums = np.bincount(clusters, credits - p)
     m = len(np.unique(clusters))
     variance = float((sums**2).sum()) / n**2 * m / max(1, m - 1)
-    independent = p * (1 - p) / variance if variance > 1e-12 else m
-    effective = min(float(n), max(float(m), independent))
+    within = p * (1 - p)
+    # Where all are right, or all wrong, nothing tells whether those of a cluster differ.
+    independent = within / max(variance, within / n) if within > 1e-9 else m
+    effective = max(float(m), independent)
     return wilson(p * effective, effective)
 
 

@@ -43,23 +43,24 @@ def sit_exams(
 def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
     """Tables for people."""
     from rich.table import Table
+    from rich.text import Text
 
     from seqexp.reports.exams import exam_table
 
     for report in reports:
         header, rows = exam_table(report, by=("training", "frequency", "field", "phenomenon"))
-        table = Table(title=f"{report['name']}: {report['origin']}", caption=report["baseline"])
+        table = Table(title=Text(f"{report['name']}: {report['origin']}"), caption=Text(report["baseline"]))
         for number, name in enumerate(header):
             table.add_column(name, justify="right" if number else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
         if report["mistakes"]:
             table = Table("good", "bad", title="most confident mistakes")
             table.add_column("nats", justify="right")
             for found in report["mistakes"]:
                 margin = found["log_probability_good"] - found["log_probability_bad"]
-                table.add_row(found["good"], found["bad"], f"{margin:.2f}")
+                table.add_row(*map(Text, (found["good"], found["bad"], f"{margin:.2f}")))
             console.print(table)
         for note in report["notes"]:
             console.print(note, style="dim", highlight=False, markup=False)

@@ -129,6 +129,8 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         if getattr(config.data, key, None):
             # Later commands may be typed in another folder.
             setattr(config.data, key, str(Path(getattr(config.data, key)).expanduser().absolute()))
+    if config.exams.path:
+        config.exams.path = str(Path(config.exams.path).expanduser().absolute())
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     device = set_up_device(config.device, config)

@@ -53,7 +53,7 @@ def grade(
         "name": exam.name,
         "origin": exam.origin,
         "questions": len(exam.pairs),
-        "words": int(clusters.max()) + 1 if exam.of_words else None,
+        "words": len(np.unique(clusters)) if exam.of_words else None,
         "overall": cell(np.ones(len(exam.pairs), dtype=bool)),
         "groups": [
             {"by": by, "name": name, **cell(np.array([key(pair) == name for pair in exam.pairs]))}

@@ -90,6 +90,8 @@ class CharNgram:
         p = np.full(len(following), 1 / self.size)
         history = np.zeros(len(following), dtype=np.int64)
         for length, (keys, counts, known, totals, kinds) in enumerate(self._tables, start=1):
+            if not len(keys):
+                break  # the text is shorter than this
             whole: npt.NDArray[np.bool_] = np.ones(len(following), dtype=bool)
             if length > 1:
                 newest = histories[:, self.order - length]  # one character further back

@@ -7,17 +7,21 @@ CSV.
 import csv
 import glob
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from seqexp.data.pairs import UNREADABLE
 from seqexp.errors import UserError
 from seqexp.exams.questions import Exam, MinimalPair
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 # The names of the two sides in JSON, and as a first line that is no pair.
 SIDES = (("sentence_good", "sentence_bad"), ("good", "bad"))
+# Of the thirteen names in BLiMP's files the paper counts one among another of its twelve phenomena.
+MERGED = {"s-selection": "argument_structure"}
 # More than this is not read: the files may come from a stranger.
 MOST_BYTES = 200_000_000
 MOST_LENGTH = 100_000  # characters of a side
@@ -40,6 +44,8 @@ def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
             raise UserError(f"{name} holds no pairs; a line is a good side, a comma, a bad side.")
         of_words = all(" " not in side for pair in pairs for side in (pair.good, pair.bad))
         found[wanted[0] if len(wanted) == 1 else "spelling" if of_words else "grammar"] += pairs
+    if not sources:
+        raise UserError(f"{KEY}={path} holds no file {', '.join(SUFFIXES)}.")
     notes = [f"{len(sources)} files"] if len(sources) > 1 else []
     return [Exam(name, f"{KEY}={path}", pairs, notes) for name, pairs in found.items() if pairs]
 
@@ -52,7 +58,7 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
             for name, data in _contents(file, room):
                 room -= len(data)
                 yield name, _decoded(name, data)
-        except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        except (*UNREADABLE, NotImplementedError) as error:
             raise UserError(f"{KEY}: {file} cannot be read ({error}).") from error
 
 
@@ -153,13 +159,8 @@ def _from_json(line: str, where: str) -> MinimalPair:
             if not all(isinstance(value, str) for value in values):
                 break
             first, second, phenomenon, field, paradigm = (_clean(value) for value in values)
-            return MinimalPair(
-                first,
-                second,
-                phenomenon.replace("_", " "),
-                field.replace("/", "_").replace("_", " "),
-                paradigm,
-            )
+            phenomenon = MERGED.get(phenomenon, phenomenon).replace("_", " ")
+            return MinimalPair(first, second, phenomenon, re.sub("[_/]", " ", field), paradigm)
     raise UserError(
         f'{where}: wanted are texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
     )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from seqexp.exams.spelling import make_spelling_exam
 
 # Of a longer training part the baseline, and the search for names, read so many characters.
 ENOUGH_CHARACTERS = 20_000_000
+REST_OF_WORD = re.compile(r"^[^\W\d_]+")
 # Pairs of each exam at a validation during training, if `exams.pairs` does not say.
 PAIRS_IN_TRAINING = 500
 
@@ -94,13 +96,21 @@ def _training_documents(data: TextData) -> tuple[list[str], str]:
 
 def _made(config: ExamsConfig, data: TextData, documents: list[str], seed: int) -> Iterator[Exam]:
     """Exams from the corpus itself."""
-    pieces = [(part, text) for part, _, _, text in split_pieces(data.corpus, data.config.split)]
-    train, val = ([text for part, text in pieces if part == wanted] for wanted in ("train", "val"))
-    lexicon = make_lexicon(train, val)
+    lexicon = make_lexicon(_texts(data, "train"), _texts(data, "val"))
     if "spelling" in config.wanted:
         yield make_spelling_exam(lexicon, config.nonwords, seed)
     if "grammar" in config.wanted:
         yield make_grammar_exam(lexicon, documents, seed)
+
+
+def _texts(data: TextData, wanted: str) -> Iterator[str]:
+    """The pieces of a part; without the rest of a word that is cut in two by the border of the parts."""
+    before = ""
+    for part, _, place, text in split_pieces(data.corpus, data.config.split):
+        if part == wanted:
+            cut = place > 0 and before[-1:].isalpha()
+            yield REST_OF_WORD.sub("", text, count=1) if cut and part == "val" else text
+        before = "" if part == "val" else text
 
 
 def _drawn(exam: Exam, most: int | None, seed: int) -> Exam:

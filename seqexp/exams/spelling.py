@@ -16,6 +16,7 @@ from functools import cache
 
 from tqdm import tqdm
 
+from seqexp.errors import UserError
 from seqexp.exams.lexicon import Lexicon, known_words, list_name
 from seqexp.exams.questions import Exam, MinimalPair
 
@@ -27,8 +28,8 @@ ROMAN = re.compile(r"[IVXLCDM]+")
 
 @cache
 def is_vowel(letter: str) -> bool:
-    """a, e, i, o, u, y, with or without an accent."""
-    return unicodedata.normalize("NFD", letter)[0] in "aeiouy"
+    """a, e, i, o, u, y and their like in Greek and Cyrillic, with or without an accent."""
+    return unicodedata.normalize("NFD", letter)[0] in "aeiouyαεηιουωаеиоуыэюяіє"
 
 
 def syllable_parts(word: str) -> list[str]:
@@ -102,6 +103,9 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
     """All distinct words of the validation part with three letters or more, each with up to `nonwords`.
 
     None of these is in the corpus, in any spelling, or in the list of English words.
+
+    Raises:
+        UserError: there are no words, or no non-words like them, as where words are not written with letters.
     """
     maker = NonWords([*lexicon.train, *(word for word in lexicon.val if word not in lexicon.train)])
     known = known_words()
@@ -119,6 +123,11 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
         without += not made
         seen = lexicon.train[word]
         pairs += [MinimalPair(spelled, _like(spelled, other), seen=seen) for other in made]
+    if not pairs:
+        raise UserError(
+            "no non-words can be made from this corpus; give exams.path=<file of lines with a word, a comma, "
+            "a non-word>."
+        )
     words = len({pair.good for pair in pairs})
     notes = [
         f"{words:,} words of the validation part, {len(pairs):,} pairs; non-words are in no part of the "
@@ -128,6 +137,9 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
         notes.append(
             f"{without:,} words of the validation part have no non-word like them and are not asked for"
         )
+    listed = sum(word in known for word in lexicon.val) / len(lexicon.val)
+    if listed < 0.5:
+        notes.append(f"only {100 * listed:.0f} % of the words are in that list, which is of English words")
     gap = sum(maker.usualness(p.good.lower()) - maker.usualness(p.bad.lower()) for p in pairs) / max(
         1, len(pairs)
     )
@@ -136,7 +148,6 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
 
 
 def _like(pattern: str, word: str) -> str:
-    """The word with capital letters where `pattern` has them."""
-    if pattern.isupper():
-        return word.upper()
-    return word.capitalize() if pattern[0].isupper() else word
+    """The word with capital letters where `pattern`, which is as long, has them."""
+    letters = zip(pattern, word, strict=True)
+    return "".join(letter.upper() if like.isupper() else letter for like, letter in letters)
