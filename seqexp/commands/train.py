@@ -228,8 +228,10 @@ def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
 def _pruning(config: TrainConfig, job: SweepJob | None, task: Any) -> Any:
     """What ends a trial of a search early, or None."""
     for name in config.sweep.objectives or ():
-        known = [*(f"val/{metric}" for metric in task.metric_names), "parameters", "minutes", "steps"]
-        check_choice("sweep.objectives", name, [*known, "speed/tokens_per_s"])
+        known = [f"val/{metric}" for metric in task.metric_names]
+        known += [f"exam/{exam}" for exam in config.exams.wanted]
+        known += ["parameters", "minutes", "steps", "speed/tokens_per_s"]
+        check_choice("sweep.objectives", name, known)
     if job is None or config.sweep.trial is None or config.sweep.pruner == "none":
         return None
     from seqexp.sweeps.search import PruningWatch

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 # Someone who says something is a person.
 SPEECH = "said|asked|cried|answered|replied|whispered|shouted|remarked|thought|laughed"
-SPEAKERS = re.compile(rf"\b(?:(?:{SPEECH}) ([A-Z][a-z]+)|([A-Z][a-z]+) (?:{SPEECH}))\b")
+SPEAKERS = (re.compile(rf"\b(?:{SPEECH}) ([A-Z][a-z]+)\b"), re.compile(rf"\b([A-Z][a-z]+) (?:{SPEECH})\b"))
 # What stands in the sixty characters after a name.
 AFTER = 60
 PRONOUNS = {"he": "m", "him": "m", "his": "m", "himself": "m",
@@ -34,8 +34,8 @@ def find_names(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     speakers: Counter[str] = Counter()
     texts = list(texts)
     for text in texts:
-        for match in SPEAKERS.finditer(text):
-            speakers[match[1] or match[2]] += 1
+        for pattern in SPEAKERS:
+            speakers.update(pattern.findall(text))
     names = [name for name, n in speakers.items() if n >= SPOKE and name not in NO_NAMES]
     if not names:
         return [], []
