@@ -1,12 +1,12 @@
-"""What a checkpoint costs: time that training loses to it, and the memory that it adds.
+"""What a checkpoint costs, in time and memory, and what `trainer.deterministic` costs.
 
-    python scripts/bench_checkpoint.py --data path/to/text    # gpt_course; the stand-in book, if not given
-    python scripts/bench_checkpoint.py model=gpt              # words of `seqexp train` for another model
+    python scripts/bench_reliability.py --data path/to/text    # gpt_course; the stand-in book, if not given
+    python scripts/bench_reliability.py model=gpt              # words of `seqexp train` for another model
 
-Stretches of steps that begin with a checkpoint take turns with stretches without. What the former take
-longer, with the copy made before the first step, is the price of one checkpoint; divided by sixty seconds,
-what one a minute costs. The memory is the peak of the process after the first checkpoint less that before it.
-Run it on a quiet machine.
+Stretches of steps that begin with a checkpoint take turns with stretches without, and with stretches by torch's
+deterministic algorithms. What the first take longer, with the copy made before the first step, is the price of
+one checkpoint; divided by sixty seconds, what one a minute costs. The memory is the peak of the process after
+the first checkpoint less that before it. Run it on a quiet machine.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
 
 from seqexp import registry
@@ -48,7 +49,8 @@ def main() -> None:
         progress = Progress(0, None, None)
         steps = trainer.steps(progress)
 
-        def stretch(saving: bool) -> float:
+        def stretch(saving: bool = False, deterministic: bool = False) -> float:
+            torch.use_deterministic_algorithms(deterministic)
             started = time.perf_counter()
             if saving:
                 trainer.checkpoints.save(trainer.step, trainer.state())
@@ -61,14 +63,15 @@ def main() -> None:
                 print(f"writing took {waited:.1f} s longer than the stretch: raise --steps")
             return done
 
-        stretch(saving=False)
+        stretch()
         before = trainer.device.peak_memory_mb()
         stretch(saving=True)
         added = trainer.device.peak_memory_mb() - before
-        prices, plain = [], []
+        prices, plain, deterministic = [], [], []
         for _ in range(options.rounds):
-            plain.append(stretch(saving=False))
+            plain.append(stretch())
             prices.append(stretch(saving=True) - plain[-1])
+            deterministic.append(stretch(deterministic=True))
         size = max(file.stat().st_size for file in Path(place).glob("**/*.pt")) / 1e6
         trainer.metrics.close()
     price = statistics.mean(prices)
@@ -76,7 +79,9 @@ def main() -> None:
     print(f"a step takes {statistics.median(plain) / options.steps:.3f} s")
     print(f"a checkpoint costs {price:.2f} s (each: {', '.join(f'{p:.2f}' for p in prices)})")
     print(f"one a minute slows training by {100 * price / 60:.2f} %")
-    print(f"the first one raised the peak of memory by {added:.0f} MB, from {before:.0f} MB")
+    slower = statistics.median(deterministic) / statistics.median(plain)
+    print(f"deterministic algorithms: a step takes {slower:.3f} times as long")
+    print(f"the first checkpoint raised the peak of memory by {added:.0f} MB, from {before:.0f} MB")
 
 
 def make_trainer(config: TrainConfig, place: Path) -> Trainer:
