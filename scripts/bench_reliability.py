@@ -3,8 +3,8 @@
     python scripts/bench_reliability.py --data path/to/text    # gpt_course; the stand-in book, if not given
     python scripts/bench_reliability.py model=gpt              # words of `seqexp train` for another model
 
-Stretches of steps that begin with a checkpoint take turns with stretches without, and with stretches by the
-deterministic algorithms of torch. What the first take longer, with the copy made before the first step, is the
+Stretches of steps that begin with a checkpoint take turns with stretches without and with stretches by the
+deterministic algorithms of torch. What the first take longer, the copy before the first step included, is the
 price of one checkpoint; divided by sixty seconds, what one a minute costs. The memory is the peak of the
 process after the first checkpoint less that before it. Run it on a quiet machine.
 """
