@@ -541,6 +541,15 @@ def test_an_index_of_something_else(saved: Checkpoints, index: Any) -> None:
         again.load_newest()
 
 
+def test_an_index_that_names_no_last(saved: Checkpoints) -> None:
+    file = saved.folder / "index.json"
+    newest = saved.index["last"]["step"]
+    file.write_text(json.dumps({**saved.index, "last": None}))
+    again = Checkpoints(RunFolder(Path("run")))
+    assert again.load_newest()["step"] == newest
+    assert again.load("last")["step"] == newest
+
+
 @pytest.mark.parametrize(
     "weight",
     [None, "w", torch.zeros(1).expand(10**9, 10**9), torch.ones(2, device="meta"), torch.eye(3).to_sparse()],

@@ -127,7 +127,8 @@ def bare_error(error: BaseException) -> UserError:
 
 
 NO_MEMORY = re.compile(
-    "not enough memory|can't allocate memory|out of memory|too big|too large|overflow|Maximum allowed dim"
+    "can't allocate memory|not enough memory|out of memory|size calculation overflowed|array is too big"
+    "|Maximum allowed dimension exceeded"
 )
 
 

@@ -274,6 +274,9 @@ def _well_formed(index: Any) -> dict[str, Any]:
     for key, check in (("recent", is_entry), ("top", is_judged)):
         if isinstance(index.get(key), list):
             kept[key] = [entry for entry in index[key] if check(entry)]
+    there = [*kept.get("recent", []), *([kept["best"]] if "best" in kept else [])]
+    if "last" not in kept and there:
+        kept["last"] = max(there, key=lambda entry: int(entry["step"]))
     counts = ("since_best", "validated", "not_finite")
     return kept | {key: index[key] for key in counts if type(index.get(key)) is int}
 
