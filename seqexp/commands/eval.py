@@ -38,6 +38,7 @@ def run_name(run: str) -> str:
 def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
+    from seqexp.exams.sitting import Sitting
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.plots import accuracy_by_length_figure, save
     from seqexp.tracking.run_folder import RunFolder, find_run
@@ -57,6 +58,8 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     if not translating and (config.score or config.ensemble):
         raise UserError("score= and ensemble= are for runs on translation; leave them out.")
     check_exams(config.exams, trained.config.task.name)
+    # Before anything slow: a file of pairs may be malformed.
+    sitting = Sitting(config.exams, data, config.seed) if config.exams.wanted else None
     model, ensemble = with_ensemble(trained, config.ensemble, config.checkpoint, config.device)
     folder = RunFolder.create("eval", config.name)
     handler = folder.log_to_file("eval")
@@ -70,7 +73,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         elif translating:
             report = judge_written(config, model, trained, data, split, folder)
             rows[0]["metrics"] |= _scores_as_metrics(report)
-        exams, accuracies = sit_exams(config, trained, data, folder) if config.exams.wanted else ([], {})
+        exams, accuracies = sit_exams(config, sitting, trained, folder) if sitting else ([], {})
         folder.write_config(to_plain(config))
         described = data.describe()
         folder.write_manifest(

@@ -6,25 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
     from seqexp.config.root import EvalConfig
-    from seqexp.data.text import TextData
+    from seqexp.exams.sitting import Sitting
     from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
 def sit_exams(
-    config: "EvalConfig", trained: "TrainedRun", data: "TextData", folder: "RunFolder"
+    config: "EvalConfig", sitting: "Sitting", trained: "TrainedRun", folder: "RunFolder"
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The report of each exam, and the accuracies.
 
     Answers, pictures and TensorBoard's events are left in the folder of the eval.
     """
     from seqexp.exams.scoring import Scorer
-    from seqexp.exams.sitting import Sitting, accuracies
+    from seqexp.exams.sitting import accuracies
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.tracking.plots import exam_figure, save
 
-    sitting = Sitting(config.exams, data, config.seed)
     scorer = Scorer(trained.model, trained.tokenizer, trained.device.autocast)
     reports = sitting.sit(scorer, folder.path)
     metrics = MetricsLog(folder.metrics_file, folder.path / "tensorboard")
@@ -32,6 +31,8 @@ def sit_exams(
         found = accuracies(reports)
         metrics.write(trained.step, found)
         for report in reports:
+            if report["left_out"]:
+                log.warning("NOTE: %s: %s", report["name"], report["notes"][-1])
             figure = exam_figure(report, config.name)
             picture = save(figure, folder.subfolder("plots") / f"exam_{report['name']}.png")
             metrics.image(f"exam/{report['name']}", picture, trained.step)
