@@ -4,6 +4,7 @@ Standard library only, so that ``seqexp --help`` answers at once. The commands t
 `seqexp.commands`, each with a ``main()`` that reads ``sys.argv``.
 """
 
+import errno
 import io
 import os
 import re
@@ -54,6 +55,9 @@ FLAGS = {
 }  # fmt: skip
 # What --info may be followed by.
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+
+# A path that is too long, that leads through a folder which may not be entered, or in a circle.
+NO_PATH = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EROFS}
 
 
 def flags_first(words: list[str]) -> list[str]:
@@ -170,6 +174,13 @@ def main(arguments: list[str]) -> int:
         # The reader of our output went away (`| head`): not a failure, and nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_PATH or error.filename is None:
+            traceback.print_exc()
+            return 1
+        place = f"{str(error.filename)[:200]!r}: {error.strerror}"
+        print(f"{f'seqexp {command}'.strip()}: error: {place}; name another place.", file=sys.stderr)
+        return 2
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception:

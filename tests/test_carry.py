@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -145,3 +146,15 @@ def test_mistakes(run_main: Main, book: Path) -> None:
     assert (ran.code, "too few for 2000 rows" in ran.err) == (2, True)
     ran = run_main(*words, "model=rnn", "trainer.accumulate=2")
     assert (ran.code, "needs trainer.accumulate=1" in ran.err) == (2, True)
+
+
+def test_a_saved_configuration_that_carries_what_is_not_there(run_main: Main, tiny_run: Path) -> None:
+    """The run is a GPT; a stranger changed its configuration."""
+    shutil.copytree(tiny_run, "run")
+    text = Path("run/config.yaml").read_text(encoding="utf-8")
+    Path("run/config.yaml").write_text(
+        text.replace("carry_state: false", "carry_state: true"), encoding="utf-8"
+    )
+    ran = run_main("eval", "run=run", "device=cpu")
+    assert ran.code == 2
+    assert "data.carry_state=true needs a recurrent model" in ran.err.splitlines()[-1]

@@ -357,6 +357,19 @@ def test_a_mistake_is_one_short_message(run_main: Main, words: str, told: list[s
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "train data=text data.path=X", "train data=parallel data.path=X", "train resume=X",
+        "eval run=X name=a", "generate run=X", "generate name=a output=X", "runs show X", "compare X",
+        "report X",
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be(run_main: Main, words: str) -> None:
+    line = refused(run_main(*words.replace("X", "x" * 260).split()))
+    assert "too long" in line
+
+
+@pytest.mark.parametrize(
     "error",
     [
         MemoryError(),

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -103,6 +104,20 @@ def test_the_manifest_of_a_run(tiny_run: Path, book: Path) -> None:
     vocabulary, width = corpus["tokenizer"]["vocab_size"], 32
     assert parameters["embedding"] == vocabulary * width
     assert parameters["total"] == vocabulary * width + 2 * (12 * width**2 + 2 * width) + width
+
+
+@pytest.mark.parametrize(
+    "corpus", [None, 5, [], "x", {}, {"files": 5}, {"files": [5]}, {"files": [{"path": "x" * 300}]}]
+)
+def test_a_manifest_of_something_else(run_main: Main, tiny_run: Path, corpus: Any) -> None:
+    shutil.copytree(tiny_run, "run")
+    whole = read(Path("run/manifest.json"))
+    Path("run/manifest.json").write_text(json.dumps({**whole, "corpus": corpus, "resumed": 5}))
+    written = run_main("generate", "run=run", "generation.max_new_tokens=1", *DEVICE)
+    assert written.code == 0, written.err
+    judged = run_main("eval", "run=run", *DEVICE)
+    assert judged.code == 2
+    assert "the corpus of this run is not here" in judged.err.splitlines()[-1]
 
 
 def test_the_status_of_a_run(tiny_run: Path) -> None:

@@ -25,6 +25,15 @@ def build_model(config: Any, sizes: dict[str, int]) -> nn.Module:
     return model
 
 
+def check_carried_state(config: TrainConfig, model: nn.Module) -> None:
+    """Raises UserError if a state is to be carried over, and the model has none."""
+    if getattr(config.data, "carry_state", False) and not hasattr(model, "continue_from"):
+        raise UserError(
+            "data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), and "
+            f"model={config.model.name} was given."
+        )
+
+
 def build_task(config: Any) -> Task:
     task: Task = registry.load("task", config.name)(config)
     return task
@@ -73,6 +82,7 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
             f"the checkpoint {checkpoint} of {folder.path} does not fit its config.yaml "
             f"({str(error).splitlines()[0]})."
         ) from error
+    check_carried_state(config, model)
     model.to(where.torch).eval()
     return TrainedRun(folder, config, model, tokenizer, int(state["step"]), where)
 

@@ -118,7 +118,13 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     """The training itself; returns how it ended."""
     import torch
 
-    from seqexp.commands.build import build_model, build_task, parameter_report, set_up_device
+    from seqexp.commands.build import (
+        build_model,
+        build_task,
+        check_carried_state,
+        parameter_report,
+        set_up_device,
+    )
     from seqexp.exams.sitting import Sitting
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
@@ -140,11 +146,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     if described["stand_in"]:
         log.warning("NOTE: %s", described["stand_in"])
     model = build_model(config.model, data.sizes(data.tokenizer)).to(device.torch)
-    if data.carries_state and not hasattr(model, "continue_from"):
-        raise UserError(
-            "data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), and "
-            f"model={config.model.name} was given."
-        )
+    check_carried_state(config, model)
     task = build_task(config.task)
     parameters = parameter_report(model)
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])

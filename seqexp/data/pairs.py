@@ -20,7 +20,7 @@ Pair = tuple[str, str]
 LARGEST_UNPACKED_BYTES = 1_000_000_000
 SUFFIXES = (".zip", ".txt", ".tsv")
 # What a file, or a damaged zip, may raise.
-UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)

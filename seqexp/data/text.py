@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -145,11 +146,14 @@ class TextData(FixedData):
         if other.path:
             return cls.of_text(config, tokenizer, other.path, other.encoding)
         recorded = manifest.get("corpus") or {}
-        files = [Path(str(file.get("path"))) for file in recorded.get("files", [])]
+        # The manifest may come from a stranger: what it names is used only if it has the right hash.
+        listed = recorded.get("files")
+        entries = listed if isinstance(listed, list) else []
+        paths = [str(file.get("path")) for file in entries if isinstance(file, dict)]
         encoding = config.encoding
         corpus = None
-        if files and all(file.is_file() for file in files):
-            corpus = read_corpus(files, str(recorded.get("origin")), encoding)
+        if paths and all(map(os.path.isfile, paths)):
+            corpus = read_corpus(list(map(Path, paths)), str(recorded.get("origin")), encoding)
         if corpus is None or corpus.sha256 != recorded.get("sha256"):
             corpus = find_corpus(config)
         if corpus.sha256 != recorded.get("sha256"):

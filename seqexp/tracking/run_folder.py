@@ -90,7 +90,10 @@ class RunFolder:
         return from_plain(values, str(self.config_file))
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json")
+        """What ``manifest.json`` says, without what is there of another kind than a run writes."""
+        kinds = {"corpus": dict, "resumed": list}
+        found = read_json(self.path / "manifest.json")
+        return {key: value for key, value in found.items() if isinstance(value, kinds.get(key, object))}
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.path / "manifest.json", manifest)
