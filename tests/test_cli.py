@@ -333,6 +333,7 @@ def refused(ran: Ran) -> str:
         ("train data=[1,2]", ["data=[1,2]", "parallel, parity"]),
         ("train ~sweep=3", ["~sweep=3", "grid, optuna"]),
         ("train hydra.verbose=39", ["hydra.verbose=39", "leave it out"]),
+        (f"train optimizer.lr={'9' * 400}", ["too large to convert"]),
         ("train model.name=lstm", ["model.name=lstm", "write model=lstm"]),
         ("train model=rnn model.name=gru", ["model.name=gru", "write model=gru"]),
         ("train optimizer.name=sgd", ["optimizer.name=sgd", "write optimizer=sgd"]),

@@ -173,6 +173,7 @@ def _with(path: str, value: Any) -> dict[str, Any]:
     [
         ("hydra", {"callbacks": {"x": {"_target_": "os.system"}}}, "hydra"),
         ("surprise", 1, "surprise"),
+        ("optimizer.lr", 10**400, "config.yaml cannot be read"),
         ("name", "../up", "cannot name a folder"),
         ("model.name", "lstm", "LSTMConfig"),
         ("model.surprise", 1, "surprise"),

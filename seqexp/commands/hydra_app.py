@@ -116,7 +116,7 @@ def run_app(
         if full_error:
             raise
         raise short_error(error) from error
-    except (AssertionError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
         if full_error or not is_of_hydra(error):
             raise
         raise bare_error(error) from error

@@ -120,9 +120,9 @@ def bare_error(error: BaseException) -> UserError:
     odd = [word for word in sys.argv[1:] if word.lstrip("+~").startswith("hydra")]
     if odd:
         return UserError(f"Hydra cannot work with {' '.join(odd)[:200]}; leave it out.")
+    told = f"{type(error).__name__} {error}".splitlines()[0][:200]
     return UserError(
-        f"Hydra cannot compose these words ({f'{type(error).__name__} {error}'.strip()[:200]}); a group such "
-        "as model= needs the name of an option."
+        f"Hydra cannot compose these words ({told}); a group such as model= needs the name of an option."
     )
 
 

@@ -250,7 +250,7 @@ def from_plain(values: Any, where: str) -> TrainConfig:
         merged = OmegaConf.merge(base, OmegaConf.create(_as_text(values)))
         assert isinstance(merged, DictConfig)
         typed = to_typed(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, TrainConfig)
     return typed
