@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from seqexp.tracking.plots import new_figure, save
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -46,6 +48,7 @@ def run_job(label: str, data: str, blimp: str) -> None:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((folder / "manifest.json").read_text())
     trained = json.loads((folder / "result.json").read_text())
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     result = {
         "label": label,
         "git_commit": manifest["git_commit"],
@@ -56,6 +59,7 @@ def run_job(label: str, data: str, blimp: str) -> None:
         "train_characters": manifest["corpus"]["parts"]["train"]["characters"],
         "train_tokens": manifest["corpus"]["parts"]["train"]["tokens"],
         "steps": rows[-1]["step"],
+        "tokens_per_step": config["data"]["batch_size"] * config["data"]["seq_len"],
         "minutes": trained["minutes"],
         "best_step": trained["step"],
         "tokens_per_s": statistics.median(
@@ -93,8 +97,8 @@ def report() -> None:
     lines.append("|---|---|---|---|---|---|---|---|")
     for runs in found.values():
         for run in runs:
-            # A step reads 16 windows of 256 tokens.
-            read = run["steps"] * 16 * 256 * run["train_characters"] / run["train_tokens"]
+            tokens = run["steps"] * run["tokens_per_step"]
+            read = tokens * run["train_characters"] / run["train_tokens"]
             shares = [f"{100 * run['exams'][name]['overall']['accuracy']:.1f}" for name in run["exams"]]
             cells = [run["label"], f"{run['parameters']:,}", f"{run['steps']:,}", f"{read / 1e6:.0f} million"]
             lines.append("| " + " | ".join([*cells, f"{run['bits_per_char']:.3f}", *shares]) + " |")
