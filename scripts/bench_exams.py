@@ -31,13 +31,13 @@ from seqexp.training.device import setup_device
 
 def batches(lengths: list[int]) -> Iterator[tuple[int, int]]:
     """Rows and length of the batches that rows of these lengths make."""
-    rows = 0
+    rows = longest = 0
     for length in sorted(lengths):
         if (rows + 1) * length > BATCH_TOKENS:
-            yield rows, length
+            yield rows, longest
             rows = 0
-        rows += 1
-    yield rows, max(lengths)
+        rows, longest = rows + 1, length
+    yield rows, longest
 
 
 def seconds(work: Callable[[], object]) -> float:
