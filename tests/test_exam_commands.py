@@ -141,11 +141,12 @@ def test_eval_with_exams(run_main: Main, sat_run: Path, english: Path) -> None:
         ]
         assert (folder / f"plots/exam_{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     spelling, grammar = result["exams"]
-    assert {group["by"] for group in spelling["groups"]} == {"training", "frequency"}
+    assert {group["by"] for group in spelling["groups"]} == {"training", "frequency", "non-word"}
     assert [group["name"] for group in spelling["groups"]][:2] == ["seen", "unseen"]
     pairs = {group["name"]: group["pairs"] for group in spelling["groups"]}
     assert pairs["seen"] + pairs["unseen"] == 20
     assert sum(group["pairs"] for group in spelling["groups"] if group["by"] == "frequency") == pairs["seen"]
+    assert sum(group["pairs"] for group in spelling["groups"] if group["by"] == "non-word") == 20
     assert {group["by"] for group in grammar["groups"]} == {"phenomenon", "paradigm"}
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert set(events.Tags()["images"]) == {"exam/spelling", "exam/grammar"}

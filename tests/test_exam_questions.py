@@ -112,6 +112,7 @@ def check_spelling(train: str, val: str) -> Exam:
     assert {word.lower() for word in asked} <= wanted
     assert without < 0.1 * len(wanted)
     usual = {trigram for word in corpus for trigram in all_trigrams(word)}
+    trained = "".join(f"#{word}#" for word in counts)
     for pair in exam.pairs:
         assert len(pair.bad) == len(pair.good)
         assert [c.isupper() for c in pair.bad] == [c.isupper() for c in pair.good], pair
@@ -119,6 +120,10 @@ def check_spelling(train: str, val: str) -> Exam:
         assert pair.bad.lower() not in known_words()
         assert usual.issuperset(all_trigrams(pair.bad)), pair
         assert pair.seen == counts[pair.good.lower()], pair
+        bad = f"#{pair.bad.lower()}#"
+        new = [n for n in (4, 5) if any(bad[i : i + n] not in trained for i in range(len(bad) - n + 1))]
+        assert pair.new_stretch == min([*new, 6]), pair
+    assert {pair.new_stretch for pair in exam.pairs} == {4, 5, 6}
     each = Counter(pair.good for pair in exam.pairs)
     assert set(each.values()) <= {1, 2, 3, 4}
     assert sum(each.values()) / len(each) > 3

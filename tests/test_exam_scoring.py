@@ -338,7 +338,8 @@ def test_an_exam_without_pairs_is_a_report_too() -> None:
 def test_the_report_by_hand() -> None:
     """Groups, the baseline beside them, and mistakes from the most confident on."""
     seen = [0, 3, 3, 6, 20, 21, 100, 101, 5000]
-    pairs = [MinimalPair(f"good{i}", f"bad{i}", seen=n) for i, n in enumerate(seen)]
+    new = [4, 4, 5, 5, 5, 6, 6, 6, 6]
+    pairs = [MinimalPair(f"good{i}", f"bad{i}", seen=seen[i], new_stretch=new[i]) for i in range(9)]
     good = -np.array([1.0, 5.0, 2.0, 2.0, 2.0, 2.0, 9.0, 2.0, np.nan])
     bad = -np.array([2.0, 1.0, 2.0, 3.0, 3.0, 3.0, 8.0, 3.0, 1.0])
     baseline = (bad, good)
@@ -360,6 +361,9 @@ def test_the_report_by_hand() -> None:
         ("frequency", "6–20 times"): (2, 1.0),
         ("frequency", "21–100 times"): (2, 0.5),
         ("frequency", "more often"): (1, 1.0),
+        ("non-word", "4 letters in a row are new"): (2, 0.5),
+        ("non-word", "5 letters in a row are new"): (3, 2.5 / 3),
+        ("non-word", "no 5 letters in a row are new"): (3, 2 / 3),
     }
     assert [mistake["good"] for mistake in report["mistakes"]] == ["good1", "good6"]
     assert report["mistakes"][0]["log_probability_good"] == -5

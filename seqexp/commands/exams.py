@@ -49,7 +49,7 @@ def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
     from seqexp.reports.exams import exam_table
 
     for report in reports:
-        header, rows = exam_table(report, by=("training", "frequency", "field", "phenomenon"))
+        header, rows = exam_table(report, by=("training", "frequency", "non-word", "field", "phenomenon"))
         table = Table(title=Text(f"{report['name']}: {report['origin']}"), caption=Text(report["baseline"]))
         for number, name in enumerate(header):
             table.add_column(name, justify="right" if number else "left")

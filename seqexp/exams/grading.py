@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqexp.exams.questions import BANDS, Exam, MinimalPair, band_of
+from seqexp.exams.questions import BANDS, NEW_STRETCHES, Exam, MinimalPair, band_of
 from seqexp.intervals import accuracy_interval, paired_difference
 
 Credits = npt.NDArray[np.float64]
@@ -89,6 +89,9 @@ def _groupings(
         found.append(("training", lambda pair: "seen" if pair.seen else "unseen", ["seen", "unseen"]))
         # The first band is that of the unseen words.
         found.append(("frequency", lambda pair: band_of(pair.seen or 0), [name for _, _, name in BANDS[1:]]))
+    if any(pair.new_stretch is not None for pair in pairs):
+        names = list(NEW_STRETCHES.values())
+        found.append(("non-word", lambda pair: NEW_STRETCHES.get(pair.new_stretch or 0), names))
     for by in ("field", "phenomenon", "paradigm"):
         names = list(dict.fromkeys(getattr(pair, by) for pair in pairs if getattr(pair, by)))
         if len(names) > 1:

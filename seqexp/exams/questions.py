@@ -11,13 +11,21 @@ BANDS = (
     (101, None, "more often"),
 )
 
+# The shortest stretch of letters of a non-word that no word of the training part has, and what that is called.
+NEW_STRETCHES = {
+    4: "4 letters in a row are new",
+    5: "5 letters in a row are new",
+    6: "no 5 letters in a row are new",
+}
+
 
 @dataclass(frozen=True)
 class MinimalPair:
     """A good side and a bad one that differ in one thing.
 
     `phenomenon`, `field` and `paradigm` are BLiMP's three levels (Warstadt et al. 2020), from a dozen to 67.
-    `seen` is how often a word stands in the training part; None where that is not known.
+    `seen` is how often a word stands in the training part, `new_stretch` how long the shortest stretch of
+    letters of its non-word is that no word there has (4 at least, 6 at most); None where that is not known.
     """
 
     good: str
@@ -26,6 +34,7 @@ class MinimalPair:
     field: str = ""
     paradigm: str = ""
     seen: int | None = None
+    new_stretch: int | None = None
 
 
 @dataclass(frozen=True)

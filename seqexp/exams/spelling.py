@@ -43,17 +43,31 @@ def syllable_parts(word: str) -> list[str]:
     return parts
 
 
-def trigrams(word: str) -> list[str]:
-    """Its stretches of three letters, the ends among them: ``#ga``, ``gar``, …, ``en#``."""
+def stretches(word: str, n: int) -> list[str]:
+    """Its stretches of n letters, the ends among them: ``#ga``, ``gar``, …, ``en#``."""
     edged = f"{EDGE}{word}{EDGE}"
-    return [edged[i : i + 3] for i in range(len(edged) - 2)]
+    return [edged[i : i + n] for i in range(len(edged) - n + 1)]
+
+
+class Stretches:
+    """The stretches of four and five letters that stand in given words."""
+
+    def __init__(self, words: Collection[str]) -> None:
+        self._known = {n: {stretch for word in words for stretch in stretches(word, n)} for n in (4, 5)}
+
+    def shortest_new(self, word: str) -> int:
+        """How long the shortest stretch is that stands in none of the words: 4, 5, or 6 for any longer."""
+        for n, known in self._known.items():
+            if not known.issuperset(stretches(word, n)):
+                return n
+        return 6
 
 
 class NonWords:
     """Makes non-words out of the parts of given words."""
 
     def __init__(self, words: Collection[str]) -> None:
-        self._counts = Counter(trigram for word in words for trigram in trigrams(word))
+        self._counts = Counter(trigram for word in words for trigram in stretches(word, 3))
         starts = Counter[str]()
         for trigram, n in self._counts.items():
             starts[trigram[:2]] += n
@@ -67,7 +81,7 @@ class NonWords:
 
     def usualness(self, word: str) -> float:
         """The log-probability of the letters under trigrams of distinct words; -inf where one is unknown."""
-        return sum(self._logs.get(trigram, -math.inf) for trigram in trigrams(word))
+        return sum(self._logs.get(trigram, -math.inf) for trigram in stretches(word, 3))
 
     def make(self, word: str, number: int, forbidden: Collection[str], draw: random.Random) -> list[str]:
         """Up to `number` non-words for a word in small letters, the best matched first."""
@@ -109,6 +123,7 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
     """
     maker = NonWords([*lexicon.train, *(word for word in lexicon.val if word not in lexicon.train)])
     known = known_words()
+    trained = Stretches(lexicon.train)
     draw = random.Random(seed)
     pairs, without = [], 0
     taken: set[str] = set()
@@ -122,7 +137,10 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
         taken.update(made)
         without += not made
         seen = lexicon.train[word]
-        pairs += [MinimalPair(spelled, _like(spelled, other), seen=seen) for other in made]
+        pairs += [
+            MinimalPair(spelled, _like(spelled, other), seen=seen, new_stretch=trained.shortest_new(other))
+            for other in made
+        ]
     if not pairs:
         raise UserError(
             "no non-words can be made from this corpus; give exams.path=<file of lines with a word, a comma, "
