@@ -190,6 +190,7 @@ def test_exams_from_a_file(run_main: Main, sat_run: Path) -> None:
         (("exams=gramar",), "grammar"),
         (("exams=foo",), "spelling"),
         (("exams=all", "exams.pairs=0"), "exams.pairs"),
+        (("exams.path=x.csv",), "needs exams=all"),
         (("exams=all", "exams.nonwords=0"), "exams.nonwords"),
         (("exams=all", "exams.path=nowhere/*.csv"), "exams.path=nowhere/*.csv"),
         (("exams=grammar", "exams.path=wrong.csv"), "wrong.csv, line 2: no comma"),

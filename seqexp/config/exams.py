@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seqexp.config.checks import check_choice, check_range
+from seqexp.config.checks import check_choice, check_range, check_rule
 
 EXAMS = ("spelling", "grammar")
 
@@ -22,6 +22,10 @@ class ExamsConfig:
 
     def __post_init__(self) -> None:
         check_choice("exams.name", self.name, ("none", "all", *EXAMS))
+        check_rule(
+            self.path is None or self.name != "none",
+            f"exams.path={self.path} needs exams=all, exams=spelling or exams=grammar.",
+        )
         check_range("exams.pairs", self.pairs, 1)
         check_range("exams.nonwords", self.nonwords, 1, 20)
 
