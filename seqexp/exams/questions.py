@@ -11,7 +11,7 @@ BANDS = (
     (101, None, "more often"),
 )
 
-# The shortest stretch of letters of a non-word that no word of the training part has, and what that is called.
+# The shortest stretch of letters of a non-word that no word of the training part has, and its name.
 NEW_STRETCHES = {
     4: "4 letters in a row are new",
     5: "5 letters in a row are new",
