@@ -23,6 +23,7 @@ from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import CheckpointError, Checkpoints
+from seqexp.training.interrupt import StopRequest
 from seqexp.training.loop import Trainer
 from seqexp.training.nonfinite import NonFiniteLossError
 
@@ -234,6 +235,20 @@ def test_a_signal_saves_and_leaves(book: Path, run_main: Main, number: int) -> N
     assert 0 < step < 100_000
     ran = run_main("train", f"resume={run}", f"trainer.max_steps={step + 1}")
     assert ran.code == 0, ran.err
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with StopRequest() as again:
+        signal.raise_signal(signal.SIGINT)
+        assert again.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_second_process_is_refused(run_main: Main, tiny_run: Path) -> None:
