@@ -10,7 +10,7 @@ slices of the same pairs, and the ratios are of the sums. Run it on a quiet mach
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,21 +23,10 @@ from seqexp.data.encoded import split_pieces
 from seqexp.data.text import TextData
 from seqexp.exams.lexicon import make_lexicon
 from seqexp.exams.questions import MinimalPair
-from seqexp.exams.scoring import BATCH_TOKENS, Scorer
+from seqexp.exams.scoring import BATCH_TOKENS, Scorer, batches_of
 from seqexp.exams.spelling import make_spelling_exam
 from seqexp.models.gpt import GPT
 from seqexp.training.device import setup_device
-
-
-def batches(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Rows and length of the batches that rows of these lengths make."""
-    rows = longest = 0
-    for length in sorted(lengths):
-        if (rows + 1) * length > BATCH_TOKENS:
-            yield rows, longest
-            rows = 0
-        rows, longest = rows + 1, length
-    yield rows, longest
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -101,9 +90,9 @@ def measure(scorer: Scorer, pairs: list[MinimalPair], options: argparse.Namespac
 
 def forward(scorer: Scorer, lengths: list[int]) -> None:
     """The bare forward pass over as many rows of as many tokens."""
-    for rows, length in batches(lengths):
+    for batch in batches_of(lengths, BATCH_TOKENS):
         with scorer.autocast():
-            scorer.model(torch.ones(rows, length, dtype=torch.int64, device=scorer.device))
+            scorer.model(torch.ones(len(batch), lengths[batch[-1]], dtype=torch.int64, device=scorer.device))
     if scorer.device.type == "cuda":
         torch.cuda.synchronize()
 

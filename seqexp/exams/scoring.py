@@ -52,6 +52,18 @@ class _Row:
     ends_word: bool
 
 
+def batches_of(lengths: list[int], room: int) -> Iterator[list[int]]:
+    """Numbers of rows of about the same length, as many as fit into `room` tokens with their padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):  # the last of a batch is its longest
+        if batch and (len(batch) + 1) * lengths[i] > room:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 class Scorer:
     """Scores texts with a language model, in evaluation mode, on the model's device."""
 
@@ -112,19 +124,20 @@ class Scorer:
 
     def _sums(self, rows: list[_Row]) -> npt.NDArray[np.float64]:
         """The log-probability of each row's targets, in the order given, (N,)."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].inputs))
+        room = max(1, min(BATCH_TOKENS, MOST_LOGITS // self.tokenizer.vocab_size))
+        batches = list(batches_of([len(row.inputs) for row in rows], room))
         was_training = self.model.training
         self.model.eval()
         progress = tqdm(total=len(rows), desc="exam", unit="text", delay=2, leave=False, disable=None)
         parts = []
         with torch.inference_mode(), progress:
-            for some in self._batches(order, rows):
+            for some in batches:
                 parts.append(self._sum_batch([rows[i] for i in some]))
                 progress.update(len(some))
         self.model.train(was_training)
         sums = np.zeros(len(rows))
         if parts:
-            sums[order] = torch.cat(parts).cpu().numpy()
+            sums[np.concatenate(batches)] = torch.cat(parts).cpu().numpy()
         if np.isnan(sums).any():
             bad = rows[int(np.isnan(sums).argmax())].text
             raise RunFailedError(
@@ -132,18 +145,6 @@ class Scorer:
                 "went wrong. Look at train/loss, or take another checkpoint=."
             )
         return sums
-
-    def _batches(self, order: list[int], rows: list[_Row]) -> Iterator[list[int]]:
-        """Rows of about the same length, as many as fit."""
-        room = max(1, min(BATCH_TOKENS, MOST_LOGITS // self.tokenizer.vocab_size))
-        batch: list[int] = []
-        for i in order:  # the last of a batch is its longest
-            if batch and (len(batch) + 1) * len(rows[i].inputs) > room:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
 
     def _sum_batch(self, rows: list[_Row]) -> Tensor:
         """(B,) in fp64, on the device: nothing here waits for a GPU."""
