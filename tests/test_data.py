@@ -496,6 +496,31 @@ def test_epochs_start_at_different_places(counted: Callable[..., TextData]) -> N
     assert min(starts) == -1  # the boundary before the first character is seen too
 
 
+@pytest.mark.parametrize(("share", "of_20"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
+def test_a_share_of_the_windows_begins_with_the_boundary(book: Path, share: float, of_20: int) -> None:
+    plain = build(str(book), seq_len=16, batch_size=10)
+    data = build(str(book), seq_len=16, batch_size=10, boundary_share=share)
+    for step in range(0, 40, 2):
+        begun = 0
+        for number in (step, step + 1):
+            expected, batch = plain.train_batch(number), data.train_batch(number)
+            assert torch.equal(batch.targets, expected.targets)
+            assert torch.equal(batch.inputs[:, 1:], expected.inputs[:, 1:])
+            changed = batch.inputs[:, 0] != expected.inputs[:, 0]
+            assert (batch.inputs[changed, 0] == data.tokenizer.boundary_id).all()
+            begun += int(changed.sum())
+        assert begun == of_20
+    for expected, batch in zip(plain.eval_batches("val"), data.eval_batches("val"), strict=True):
+        assert same(batch, expected)
+
+
+def test_rows_that_go_on_do_not_begin_with_the_boundary() -> None:
+    with pytest.raises(UserError, match=r"data\.boundary_share .* data\.carry_state=true"):
+        TextDataConfig(name="shakespeare", carry_state=True, boundary_share=0.5)
+    with pytest.raises(UserError, match=r"data\.boundary_share"):
+        TextDataConfig(name="shakespeare", boundary_share=1.5)
+
+
 @pytest.mark.parametrize("length", [16, 125, 5000])
 def test_validation_reads_everything_once_in_order(length: int) -> None:
     text = make_book(120_000)

@@ -17,7 +17,8 @@ class TextDataConfig:
 
     Files are looked for in `path`, then ``$SEQEXP_DATA/<name>``, then ``./data/<name>``; then comes the
     download from `url` (whose bytes must have this `sha256`), then, if `stand_in`, the stand-in book.
-    With `carry_state` each row of a batch goes on where it ended in the batch before.
+    With `carry_state` each row of a batch goes on where it ended in the batch before. `boundary_share` of the
+    training windows begin with the document boundary in place of their first token.
     """
 
     TASKS: ClassVar = ("language_modeling",)
@@ -33,11 +34,18 @@ class TextDataConfig:
     seq_len: int = 128
     batch_size: int = 16
     carry_state: bool = False
+    boundary_share: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("data.split", self.split, TEXT_SPLITS)
         check_range("data.seq_len", self.seq_len, 2)
         check_range("data.batch_size", self.batch_size, 1)
+        check_range("data.boundary_share", self.boundary_share, 0, 1)
+        check_rule(
+            not (self.carry_state and self.boundary_share),
+            "data.boundary_share is for windows that begin anew, and data.carry_state=true makes rows go on: "
+            "leave one of them out.",
+        )
         check_encoding(self.encoding)
         check_rule(
             self.name != "text" or bool(self.path),

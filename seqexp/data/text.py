@@ -233,6 +233,9 @@ class TextData(FixedData):
             order, phase = self._epoch(int(epoch))
             starts[here] = permute(places[here], self.windows_per_epoch, order) * length + phase
         windows = self.parts["train"].windows(starts, length + 1)
+        # Documents are few: without these a model hardly ever meets the boundary that exams begin with.
+        share = self.config.boundary_share
+        windows[np.floor((count + 1) * share) > np.floor(count * share), 0] = self.tokenizer.boundary_id
         return Batch.from_windows(windows, np.full(size, length))
 
     def _epoch(self, epoch: int) -> tuple[Any, int]:
