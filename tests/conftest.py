@@ -82,6 +82,14 @@ def _clean_place(monkeypatch: pytest.MonkeyPatch, cache_folder: Path, tmp_path: 
 
 
 @pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache for this test alone."""
+    folder = tmp_path / "own cache"
+    monkeypatch.setenv("SEQEXP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """The folder that $SEQEXP_DATA named when the tests began."""
     if not ORIGINAL_DATA or not Path(ORIGINAL_DATA).is_dir():

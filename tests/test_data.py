@@ -1,17 +1,12 @@
 """Data: where texts are found, how they are cut, encoded and cached, and that batches are a pure function."""
 
-import functools
-import hashlib
-import http.server
 import importlib.metadata
 import json
 import logging
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +20,6 @@ from hypothesis import strategies as st
 
 from seqexp.config.data import TextDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
-from seqexp.data import download as download_module
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.encoded import Part, encode_corpus
 from seqexp.data.shuffle import ROUNDS, permute
@@ -33,19 +27,9 @@ from seqexp.data.sources import Corpus, read_document
 from seqexp.data.stand_in import stand_in_book
 from seqexp.data.text import TextData, find_corpus, read_corpus
 from seqexp.errors import UserError
-from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
-from seqexp.tokenizers.byte import ByteTokenizer
 from seqexp.tokenizers.char import CharTokenizer
 
 Main = Callable[..., Ran]
-
-
-@pytest.fixture
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache for this test alone."""
-    folder = tmp_path / "own cache"
-    monkeypatch.setenv("SEQEXP_CACHE", str(folder))
-    return folder
 
 
 def build(path: str, tokenizer: str = "char", seed: int = 1, **options: Any) -> TextData:
@@ -629,164 +613,3 @@ def test_the_real_stories(shared_data: Path) -> None:
     total = data.characters("train") + data.characters("val")
     assert total == data.corpus.characters
     assert data.characters("train") == int(0.9 * total)
-
-
-# Downloads
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """A local server of the current folder that counts what is asked of it."""
-
-    asked = 0
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        self.server.asked += 1
-        super().do_GET()
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, str]]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    (tmp_path / "public").mkdir()
-    (tmp_path / "public/input.txt").write_text(make_book(8000), encoding="utf-8")
-    handler = functools.partial(Handler, directory=str(tmp_path / "public"))
-    with Server(("127.0.0.1", 0), handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever, daemon=True)
-        thread.start()
-        yield serving, f"http://127.0.0.1:{serving.server_port}/input.txt"
-        serving.shutdown()
-        thread.join()
-
-
-BOOK_HASH = hashlib.sha256(make_book(8000).encode()).hexdigest()
-
-
-def test_download_once(run_main: Main, server: tuple[Server, str], own_cache: Path) -> None:
-    serving, url = server
-    words = ("train", "data=shakespeare", f"data.url={url}", f"data.sha256={BOOK_HASH}", *TINY)
-    words += ("trainer.max_steps=1", "trainer.sample_tokens=0", "name=fetched")
-    ran = run_main(*words)
-    assert ran.code == 0, ran.err
-    assert serving.asked == 1
-    assert "100%" in ran.err  # progress
-    assert run_main(*words).code == 0
-    assert serving.asked == 1
-    (file,) = (own_cache / "downloads").iterdir()
-    assert file.read_text(encoding="utf-8") == make_book(8000)
-    file.write_text("damaged")
-    assert run_main(*words).code == 0
-    assert serving.asked == 2
-    assert file.read_text(encoding="utf-8") == make_book(8000)
-    manifests = [json.loads(f.read_text()) for f in Path("outputs/train/fetched").glob("*/manifest.json")]
-    assert {manifest["corpus"]["origin"] for manifest in manifests} == {url}
-    assert {manifest["corpus"]["stand_in"] for manifest in manifests} == {None}
-
-
-def fetch(url: str, sha256: str = BOOK_HASH) -> Corpus:
-    return find_corpus(TextDataConfig(name="shakespeare", url=url, sha256=sha256))
-
-
-def test_downloads_that_fail(
-    server: tuple[Server, str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download_module, "RETRIES", 0)  # no seconds of waiting between tries
-    _, url = server
-    with pytest.raises(UserError, match=r"is not the file expected.*data\.path="):
-        fetch(url, "0" * 64)
-    missing = url.replace("input.txt", "output.txt")
-    with pytest.raises(UserError, match=r"output\.txt could not be downloaded \(404\).*data\.path="):
-        fetch(missing)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/input.txt"
-        with pytest.raises(UserError, match=r"no connection.*data\.path="):
-            fetch(nowhere)
-    assert [file for file in own_cache.glob("downloads/*") if file.stat().st_size] == []
-    assert text_of(fetch(url)) == make_book(8000)
-
-
-def test_a_download_is_tried_again(server: tuple[Server, str]) -> None:
-    serving, url = server
-    with pytest.raises(UserError, match="404"):
-        fetch(url + ".gone")
-    assert serving.asked == 1 + download_module.RETRIES
-
-
-def test_own_files_are_preferred_to_a_download(server: tuple[Server, str]) -> None:
-    serving, url = server
-    write("data/shakespeare/input.txt", "my own copy")
-    assert text_of(fetch(url)) == "my own copy"
-    assert serving.asked == 0
-
-
-# Tokenizers
-
-
-@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=4), other=st.text())
-@example(texts=[""], other="a")
-@example(texts=["\U0010ffff\0"], other="")
-def test_char_tokenizer(texts: list[str], other: str) -> None:
-    tokenizer = CharTokenizer.fit(None, texts)
-    whole = "".join(texts)
-    ids = tokenizer.encode(whole)
-    assert tokenizer.decode(ids.tolist()) == whole
-    assert len(ids) == len(whole)
-    assert tokenizer.vocab_size == len(set(whole)) + 2
-    assert all(2 <= i < tokenizer.vocab_size for i in ids.tolist())
-    expected = "".join(c if c in whole else "\ufffd" for c in other)
-    assert tokenizer.decode(tokenizer.encode(other).tolist()) == expected
-    assert tokenizer.unknown_characters(other) == "".join(dict.fromkeys(c for c in other if c not in whole))
-    assert tokenizer.decode([tokenizer.boundary_id]) == ""
-    assert tokenizer.unwritable_ids() == [tokenizer.unknown_id]
-    # The order in which texts were read does not matter.
-    assert CharTokenizer.fit(None, reversed(texts)).hash() == tokenizer.hash()
-
-
-@given(text=st.text())
-def test_byte_tokenizer(text: str) -> None:
-    tokenizer = ByteTokenizer.fit(None, [])
-    ids = tokenizer.encode(text).tolist()
-    assert bytes(ids) == text.encode()
-    assert tokenizer.decode([tokenizer.boundary_id, *ids]) == text
-    assert max(ids, default=0) < tokenizer.boundary_id < tokenizer.vocab_size
-    assert (tokenizer.unknown_id, tokenizer.unknown_characters(text)) == (None, "")
-
-
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_a_tokenizer_survives_a_checkpoint(text: str) -> None:
-    for tokenizer in (CharTokenizer.fit(None, [text]), ByteTokenizer.fit(None, [text])):
-        again: Tokenizer = tokenizer_from_plain(json.loads(json.dumps(tokenizer.to_plain())))
-        assert type(again) is type(tokenizer)
-        assert again.hash() == tokenizer.hash()
-        assert np.array_equal(again.encode(text), tokenizer.encode(text))
-
-
-@pytest.mark.parametrize(
-    "plain",
-    [
-        None,
-        "char",
-        {},
-        {"name": "char"},
-        {"name": "char", "state": {}},
-        {"name": "char", "state": {"characters": "aa"}},
-        {"name": "char", "state": {"characters": ["a", "b"]}},
-        {"name": "char", "state": {"characters": None}},
-        {"name": "no such", "state": {"characters": "ab"}},
-        {"name": "os:system", "state": {}},
-    ],
-)
-def test_a_damaged_tokenizer_is_refused(plain: Any) -> None:
-    with pytest.raises(UserError):
-        tokenizer_from_plain(plain)
-
-
-def test_different_tokenizers_have_different_hashes() -> None:
-    hashes = {CharTokenizer("ab").hash(), CharTokenizer("abc").hash(), ByteTokenizer().hash()}
-    assert len(hashes) == 3
