@@ -1,4 +1,4 @@
-"""The runs behind docs/exams.md: nine of twenty minutes on two cores, and their exams; it goes on by runs.
+"""The runs behind docs/exams.md: six of twenty minutes on two cores, and their exams; it goes on, run by run.
 
     python scripts/exams_study.py --data path/to/novels --blimp path/to/BLiMP.zip
     python scripts/exams_study.py --data … --blimp … char_1 sentencepiece_1    # only these
@@ -23,10 +23,8 @@ from seqexp.tracking.plots import new_figure, save
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 OUT = DOCS / "exams"
-# Recipes of conf/experiment/potter, and the colours of their dots.
-RECIPES = {"char": "tab:blue", "char_ngrams": "tab:green", "sentencepiece": "tab:orange"}
-SEEDS = (1, 2, 3)
-LABELS = [f"{recipe}_{seed}" for seed in SEEDS for recipe in RECIPES]
+TOKENIZERS, SEEDS = ("char", "sentencepiece"), (1, 2, 3)
+LABELS = [f"{tokenizer}_{seed}" for seed in SEEDS for tokenizer in TOKENIZERS]
 PROMPT = "The door opened and"
 
 
@@ -40,10 +38,10 @@ def seqexp(*words: str) -> str:
 
 
 def run_job(label: str, data: str, blimp: str) -> None:
-    recipe, _, seed = label.rpartition("_")
+    tokenizer, _, seed = label.rpartition("_")
     name = f"exams_study_{label}"
     before = set(Path("outputs/train", name).glob("*"))
-    seqexp("train", f"experiment=potter/{recipe}", f"data.path={data}", f"seed={seed}", f"name={name}")
+    seqexp("train", f"experiment=potter/{tokenizer}", f"data.path={data}", f"seed={seed}", f"name={name}")
     (folder,) = set(Path("outputs/train", name).glob("*")) - before
     judged = json.loads(seqexp("eval", f"run={folder}", "exams=all"))
     on_blimp = json.loads(seqexp("eval", f"run={folder}", "exams=grammar", f"exams.path={blimp}"))
@@ -77,9 +75,9 @@ def run_job(label: str, data: str, blimp: str) -> None:
     (OUT / f"{label}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def load(recipe: str) -> list[dict[str, Any]]:
-    """The results of this recipe that are there."""
-    files = [OUT / f"{recipe}_{seed}.json" for seed in SEEDS]
+def load(tokenizer: str) -> list[dict[str, Any]]:
+    """The results with this tokenizer that are there."""
+    files = [OUT / f"{tokenizer}_{seed}.json" for seed in SEEDS]
     return [json.loads(file.read_text()) for file in files if file.is_file()]
 
 
@@ -92,7 +90,7 @@ def spread(values: list[float], percent: bool = False) -> str:
 
 def report() -> None:
     """Tables and pictures of what is there."""
-    found = {recipe: runs for recipe in RECIPES if (runs := load(recipe))}
+    found = {tokenizer: runs for tokenizer in TOKENIZERS if (runs := load(tokenizer))}
     lines = [
         "| run | parameters | steps | characters read | bits per character | spelling | grammar | BLiMP |"
     ]
@@ -106,10 +104,10 @@ def report() -> None:
             lines.append("| " + " | ".join([*cells, f"{run['bits_per_char']:.3f}", *shares]) + " |")
     for exam in ("spelling", "grammar", "blimp"):
         lines += ["", f"### {exam}", "", *exam_table(found, exam)]
-    for recipe, runs in found.items():
+    for tokenizer, runs in found.items():
         lines += [
             "",
-            f"### {recipe}: what it writes",
+            f"### {tokenizer}: what it writes",
             "",
             "    " + runs[0]["sample"].replace("\n", "\n    "),
         ]
@@ -130,7 +128,7 @@ def exam_table(found: dict[str, list[dict[str, Any]]], exam: str) -> list[str]:
     """Accuracy in per cent, mean ± deviation over seeds, group by group, beside the 5-gram model."""
     lines = [f"| pairs about | pairs | {' | '.join(found)} | 5-gram |", "|---" * (len(found) + 3) + "|"]
     for place, name in enumerate(groups(found, exam)):
-        rows = {recipe: [cells(run, exam)[place] for run in runs] for recipe, runs in found.items()}
+        rows = {tokenizer: [cells(run, exam)[place] for run in runs] for tokenizer, runs in found.items()}
         first = next(iter(rows.values()))[0]
         shares = [spread([cell["accuracy"] for cell in some], percent=True) for some in rows.values()]
         baseline = f"{100 * first['baseline']['accuracy']:.1f}"
@@ -155,12 +153,13 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
         shown = [i for i, name in enumerate(names) if not name.startswith(("paradigm", "training"))]
         figure = new_figure(7.5, 1.4 + 0.36 * len(shown))
         axes = figure.subplots()
-        for shift, (recipe, runs) in zip((-0.2, 0, 0.2), found.items(), strict=False):
+        for shift, (tokenizer, runs) in zip((-0.15, 0.15), found.items(), strict=False):
             for run in runs:
                 values = [cells(run, exam)[i]["accuracy"] for i in shown]
-                told = recipe if run is runs[0] else None
+                told = tokenizer if run is runs[0] else None
+                colour = "tab:blue" if tokenizer == "char" else "tab:orange"
                 places = [place + shift for place in range(len(shown))]
-                axes.plot(values, places, "o", color=RECIPES[recipe], ms=4, alpha=0.7, label=told)
+                axes.plot(values, places, "o", color=colour, ms=4, alpha=0.7, label=told)
         first = next(iter(found.values()))[0]
         baseline = [cells(first, exam)[i]["baseline"]["accuracy"] for i in shown]
         axes.plot(baseline, range(len(shown)), "|", color="gray", ms=14, mew=2, label="5-gram")
@@ -173,12 +172,12 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
         save(figure, DOCS / "images" / f"exams_{exam}.png")
     figure = new_figure()
     axes = figure.subplots()
-    for recipe, runs in found.items():
+    for tokenizer, runs in found.items():
         for run in runs:
             steps, values = zip(*run["curve"], strict=True)
             minutes = [step / run["steps"] * run["minutes"] for step in steps]
-            told = recipe if run is runs[0] else None
-            axes.plot(minutes, values, "o-", ms=3, color=RECIPES[recipe], label=told)
+            colour = "tab:blue" if tokenizer == "char" else "tab:orange"
+            axes.plot(minutes, values, "o-", ms=3, color=colour, label=tokenizer if run is runs[0] else None)
     axes.set(xlabel="minutes", ylabel="bits per character, validation part")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -267,7 +267,6 @@ def test_parameter_count(positions: str, bias: bool, tie: bool) -> None:
     norms = (2 * L + 1) * D * (2 if bias else 1)
     expected = {
         "embedding": V * D,
-        "ngrams": 0,
         "positions": T * D if positions == "learned" else 0,
         "attention": L * (4 * D * D + (4 * D if bias else 0)),
         "mlp": L * (8 * D * D + (5 * D if bias else 0)),

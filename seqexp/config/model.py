@@ -1,6 +1,6 @@
 """Options of the models."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from omegaconf import II, MISSING
@@ -14,8 +14,6 @@ ATTENTIONS = ("dot", "general", "concat", "bahdanau", "local_p", "none")
 IMPLEMENTATIONS = ("fused", "reference")
 INITIALISATIONS = ("uniform", "orthogonal", "identity")
 MOST_LAYERS = 1000
-LONGEST_NGRAM = 16
-MOST_SLOTS = 2**26
 
 
 def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
@@ -39,11 +37,7 @@ def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
 
 @dataclass
 class GPTConfig:
-    """A decoder-only Transformer; `max_len` is the window in tokens (the block size).
-
-    `ngrams` are the lengths of the n-grams with embeddings of their own: none, or such as [3,4,5]. Each has a
-    table of `ngram_slots` rows of `ngram_width` numbers.
-    """
+    """A decoder-only Transformer; `max_len` is the window in tokens (the block size)."""
 
     TASKS: ClassVar = ("language_modeling", "parity")
 
@@ -55,9 +49,6 @@ class GPTConfig:
     bias: bool = False
     positions: str = "learned"
     tie_embeddings: bool = True
-    ngrams: list[int] = field(default_factory=list)
-    ngram_slots: int = 32768
-    ngram_width: int = 16
     max_len: int = II("data.seq_len")
 
     def __post_init__(self) -> None:
@@ -68,12 +59,6 @@ class GPTConfig:
         check_range("model.dropout", self.dropout, 0, below=1)
         check_choice("model.positions", self.positions, POSITIONS)
         check_head_width(self.n_embd, self.n_head, self.positions)
-        check_rule(
-            all(2 <= n <= LONGEST_NGRAM for n in self.ngrams) and len(set(self.ngrams)) == len(self.ngrams),
-            f"model.ngrams={self.ngrams} must be different numbers from 2 to {LONGEST_NGRAM}: [3,4,5].",
-        )
-        check_range("model.ngram_slots", self.ngram_slots, 1, MOST_SLOTS)
-        check_range("model.ngram_width", self.ngram_width, 1)
 
 
 @dataclass

@@ -1,9 +1,8 @@
-"""GPT: a decoder-only Transformer (Radford et al. 2019), in one file that stands alone but for `ngrams`.
+"""GPT: a decoder-only Transformer (Radford et al. 2019), in one file that stands alone.
 
 Notable:
 - pre-norm blocks; the residual stream is the two lines of `Block.forward`
 - learned, sinusoidal (Vaswani et al. 2017) or rotary (Su et al. 2021) positions
-- if asked for, embeddings of the last few tokens as one beside those of the tokens (`seqexp.models.ngrams`)
 - attention by PyTorch's scaled-dot-product kernels, or by a plain path that hands out its maps
 - a key/value cache behind `start`, `step` and `select`, the interface of all models that generate
 - residual projections start smaller by sqrt(2 * n_layer), so that depth does not grow the stream
@@ -12,14 +11,11 @@ Axes: B batch, T time, D = n_embd, H heads, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from seqexp.models.ngrams import NGramEmbedding
 
 
 @dataclass
@@ -212,15 +208,11 @@ class GPT(nn.Module):
         bias: bool = False,
         positions: str = "learned",
         tie_embeddings: bool = True,
-        ngrams: Sequence[int] = (),
-        ngram_slots: int = 32768,
-        ngram_width: int = 16,
         n_outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.max_len, self.positions, self.dropout = max_len, positions, dropout
         self.embedding = nn.Embedding(vocab_size, n_embd)
-        self.ngrams = NGramEmbedding(ngrams, ngram_slots, ngram_width, n_embd) if ngrams else None
         if positions == "learned":
             self.position_embedding = nn.Embedding(max_len, n_embd)
         elif positions == "sinusoidal":
@@ -259,22 +251,18 @@ class GPT(nn.Module):
         past: int,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """Logits of the tokens (B, past + T) after the first `past`, which are in the cache: (B, T, V)."""
-        end = tokens.shape[1]
-        if end > self.max_len:
-            raise ValueError(f"{end} tokens do not fit into the window of {self.max_len}")
-        x = self.embedding(tokens[:, past:])
-        if self.ngrams is not None:
-            first = max(0, past - self.ngrams.reach)
-            x = x + self.ngrams(tokens[:, first:])[:, past - first :]
+        T = tokens.shape[1]
+        if past + T > self.max_len:
+            raise ValueError(f"{past + T} tokens do not fit into the window of {self.max_len}")
+        x = self.embedding(tokens)
         rotary = None
         if self.positions == "learned":
-            x = x + self.position_embedding.weight[past:end]
+            x = x + self.position_embedding.weight[past : past + T]
         elif self.positions == "sinusoidal":
             # The embedding starts small (0.02); the sinusoids are scaled alike, not to drown it.
-            x = x + 0.02 * self.sinusoids[past:end]
+            x = x + 0.02 * self.sinusoids[past : past + T]
         else:
-            rotary = (self.cos[past:end], self.sin[past:end])
+            rotary = (self.cos[past : past + T], self.sin[past : past + T])
         x = dropout(x, self.dropout, self.training)
         for i, block in enumerate(self.blocks):
             x = block(x, rotary, layers[i] if layers else None, past, maps)
@@ -307,7 +295,7 @@ class GPT(nn.Module):
                     state.layers = self._empty_cache(len(tokens))
                 seen = chunk if state.tokens is None else torch.cat((state.tokens, chunk), dim=1)
                 state = GPTState(seen, state.layers)
-                logits.append(self._forward(seen, state.layers, past))
+                logits.append(self._forward(chunk, state.layers, past))
             tokens = tokens[:, chunk.shape[1] :]
         return torch.cat(logits, dim=1), state
 
@@ -323,14 +311,12 @@ class GPT(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters by part; a tied head counts as part of the embedding."""
-        counts = dict.fromkeys(("embedding", "ngrams", "positions", "attention", "mlp", "norms", "head"), 0)
+        counts = dict.fromkeys(("embedding", "positions", "attention", "mlp", "norms", "head"), 0)
         for name, parameter in self.named_parameters():
             if name.startswith("embedding"):
                 part = "embedding"
             elif name.startswith("position_embedding"):
                 part = "positions"
-            elif name.startswith("ngrams"):
-                part = "ngrams"
             else:
                 part = next((p for p in ("attention", "mlp", "head") if f"{p}." in name), "norms")
             counts[part] += parameter.numel()
