@@ -9,6 +9,7 @@ is kept in docs/exams/<label>.json, tables are in docs/exams/tables.md, pictures
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -17,8 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from seqexp.intervals import paired_difference
 from seqexp.tracking.plots import new_figure, save
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -43,7 +46,10 @@ def run_job(label: str, data: str, blimp: str) -> None:
     before = set(Path("outputs/train", name).glob("*"))
     seqexp("train", f"experiment=potter/{tokenizer}", f"data.path={data}", f"seed={seed}", f"name={name}")
     (folder,) = set(Path("outputs/train", name).glob("*")) - before
+    evaluations = Path("outputs/eval", name)
+    before = set(evaluations.glob("*"))
     judged = json.loads(seqexp("eval", f"run={folder}", "exams=all"))
+    (judged_in,) = set(evaluations.glob("*")) - before
     on_blimp = json.loads(seqexp("eval", f"run={folder}", "exams=grammar", f"exams.path={blimp}"))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -69,10 +75,39 @@ def run_job(label: str, data: str, blimp: str) -> None:
         "loss": judged["metrics"]["val/loss"],
         "curve": [[row["step"], row["val/bits_per_char"]] for row in rows if "val/bits_per_char" in row],
         "exams": {exam["name"]: exam for exam in judged["exams"]} | {"blimp": on_blimp["exams"][0]},
+        "spelling_answers": answers(judged_in / "exam_spelling.jsonl"),
         "sample": seqexp("generate", f"run={folder}", f"prompt={PROMPT}", "generation.max_new_tokens=300"),
     }
     OUT.mkdir(exist_ok=True)
     (OUT / f"{label}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def answers(file: Path) -> dict[str, str]:
+    """A digit for each word: its questions; for each question 2 if right, 1 for a tie, else 0."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    words = [list(some) for _, some in itertools.groupby(rows, key=lambda row: row["good"])]
+    kept = {"questions": "".join(str(len(some)) for some in words)}
+    for who in ("model", "baseline"):
+        differences = (row[who][0] - row[who][1] for row in rows)
+        kept[who] = "".join("2" if d > 0 else "1" if d == 0 else "0" for d in differences)
+    return kept
+
+
+def ahead_together(runs: list[dict[str, Any]]) -> str | None:
+    """How far the mean of the seeds is ahead of the 5-gram model in spelling; of what was run before
+    answers were kept, nothing.
+    """
+    kept = [run["spelling_answers"] for run in runs if "spelling_answers" in run]
+    if len(kept) < 2:
+        return None
+    (questions,) = {some["questions"] for some in kept}  # all were asked the same
+    words = np.repeat(np.arange(len(questions)), [int(digit) for digit in questions])
+    # (runs, questions)
+    model, baseline = (
+        np.array([[int(digit) / 2 for digit in some[who]] for some in kept]) for who in ("model", "baseline")
+    )
+    mean, (low, high) = paired_difference(model.mean(axis=0), baseline[0], words)
+    return f"{100 * mean:.2f} ± {50 * (high - low):.2f} points ahead of the 5-gram model, mean of {len(kept)}"
 
 
 def load(tokenizer: str) -> list[dict[str, Any]]:
@@ -104,6 +139,9 @@ def report() -> None:
             lines.append("| " + " | ".join([*cells, f"{run['bits_per_char']:.3f}", *shares]) + " |")
     for exam in ("spelling", "grammar", "blimp"):
         lines += ["", f"### {exam}", "", *exam_table(found, exam)]
+    for name, runs in found.items():
+        if told := ahead_together(runs):
+            lines += ["", f"Spelling, {name}: {told} seeds."]
     for tokenizer, runs in found.items():
         lines += [
             "",
