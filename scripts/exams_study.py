@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from seqexp.exams.grading import credits_of
 from seqexp.intervals import paired_difference
 from seqexp.tracking.plots import new_figure, save
 
@@ -83,20 +84,18 @@ def run_job(label: str, data: str, blimp: str) -> None:
 
 
 def answers(file: Path) -> dict[str, str]:
-    """A digit for each word: its questions; for each question 2 if right, 1 for a tie, else 0."""
+    """Digits: how many questions each word has; of each question, twice its credit."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     words = [list(some) for _, some in itertools.groupby(rows, key=lambda row: row["good"])]
     kept = {"questions": "".join(str(len(some)) for some in words)}
     for who in ("model", "baseline"):
-        differences = (row[who][0] - row[who][1] for row in rows)
-        kept[who] = "".join("2" if d > 0 else "1" if d == 0 else "0" for d in differences)
+        good, bad = np.array([row[who] for row in rows]).T
+        kept[who] = "".join(f"{2 * credit:.0f}" for credit in credits_of(good, bad))
     return kept
 
 
 def ahead_together(runs: list[dict[str, Any]]) -> str | None:
-    """How far the mean of the seeds is ahead of the 5-gram model in spelling; of what was run before
-    answers were kept, nothing.
-    """
+    """How far the seeds' mean is ahead of the 5-gram model in spelling; None with fewer than two answers kept."""
     kept = [run["spelling_answers"] for run in runs if "spelling_answers" in run]
     if len(kept) < 2:
         return None
@@ -107,7 +106,8 @@ def ahead_together(runs: list[dict[str, Any]]) -> str | None:
         np.array([[int(digit) / 2 for digit in some[who]] for some in kept]) for who in ("model", "baseline")
     )
     mean, (low, high) = paired_difference(model.mean(axis=0), baseline[0], words)
-    return f"{100 * mean:.2f} ± {50 * (high - low):.2f} points ahead of the 5-gram model, mean of {len(kept)}"
+    half = (high - low) / 2
+    return f"{100 * mean:.2f} ± {100 * half:.2f} points ahead of the 5-gram model, mean of {len(kept)} seeds"
 
 
 def load(tokenizer: str) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ def report() -> None:
         lines += ["", f"### {exam}", "", *exam_table(found, exam)]
     for name, runs in found.items():
         if told := ahead_together(runs):
-            lines += ["", f"Spelling, {name}: {told} seeds."]
+            lines += ["", f"Spelling, {name}: {told}."]
     for tokenizer, runs in found.items():
         lines += [
             "",
