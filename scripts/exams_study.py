@@ -95,7 +95,7 @@ def answers(file: Path) -> dict[str, str]:
 
 
 def ahead_together(runs: list[dict[str, Any]]) -> str | None:
-    """How far the seeds' mean is ahead of the 5-gram model in spelling; None with fewer than two answers kept."""
+    """How far the seeds' mean is ahead of the 5-gram model in spelling, if two or more kept answers."""
     kept = [run["spelling_answers"] for run in runs if "spelling_answers" in run]
     if len(kept) < 2:
         return None
