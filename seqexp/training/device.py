@@ -1,5 +1,6 @@
 """Where to compute, how precisely, compiled or not: decided once, said, and written down."""
 
+import ctypes
 import logging
 import os
 from collections.abc import Callable
@@ -86,6 +87,8 @@ def setup_device(config: DeviceConfig) -> Device:
     if kind == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+    if kind == "cpu":
+        keep_freed_memory()
     return Device(torch.device(kind), precision, threads)
 
 
@@ -94,6 +97,23 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, min(len(os.sched_getaffinity(0)), torch.get_num_threads()))
     return torch.get_num_threads()
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep what is freed for the next step; whether it is there and agreed.
+
+    By default it gives every large tensor back to the system, which must clear the same pages again for the
+    next one: a tenth of a step of a small GPT (docs/speed.md).
+    """
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):  # macOS, Windows
+        return False
+    try:
+        os.confstr("CS_GNU_LIBC_VERSION")
+        mallopt = ctypes.CDLL(None).mallopt
+    except (ValueError, OSError, AttributeError):  # another C library
+        return False
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+    return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))
 
 
 def _native_bf16(kind: str) -> bool:
