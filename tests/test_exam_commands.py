@@ -11,7 +11,7 @@ from conftest import TINY_NMT, make_pairs, write_pairs
 from exam_helpers import ALL, DEVICE, SHORT, Main, evaluate, make_english, read, rows_of
 from small_trainer import make_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import assert_same_run
+from test_resume import assert_same_run
 
 from seqexp.config.exams import ExamsConfig
 from seqexp.config.root import to_plain
