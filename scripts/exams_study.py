@@ -94,18 +94,25 @@ def answers(file: Path) -> dict[str, str]:
     return kept
 
 
-def ahead_together(runs: list[dict[str, Any]]) -> str:
-    """How far the seeds' mean is ahead of the 5-gram model in spelling, with its 95 % interval."""
-    kept = [run["spelling_answers"] for run in runs]
-    (questions,) = {some["questions"] for some in kept}  # all were asked the same
+def spelling_compared(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Each two of characters, subwords and counting: the mean over seeds, with a 95 % interval over words."""
+    kept = {name: [run["spelling_answers"] for run in runs] for name, runs in found.items()}
+    (questions,) = {some["questions"] for runs in kept.values() for some in runs}  # all were asked the same
     words = np.repeat(np.arange(len(questions)), [int(digit) for digit in questions])
-    # (runs, questions)
-    model, baseline = (
-        np.array([[int(digit) / 2 for digit in some[who]] for some in kept]) for who in ("model", "baseline")
-    )
-    mean, (low, high) = paired_difference(model.mean(axis=0), baseline[0], words)
-    half = (high - low) / 2
-    return f"{100 * mean:.2f} ± {100 * half:.2f} points ahead of the 5-gram model (seeds: {len(kept)})"
+    # (questions,) each
+    means = {
+        name: np.mean([credits_in(some["model"]) for some in runs], axis=0) for name, runs in kept.items()
+    }
+    means["5-gram"] = credits_in(next(iter(kept.values()))[0]["baseline"])
+    lines = []
+    for one, other in itertools.combinations(means, 2):
+        ahead, (low, high) = paired_difference(means[one], means[other], words)
+        lines.append(f"Spelling, {one} − {other}: {100 * ahead:.2f} ± {50 * (high - low):.2f} points.")
+    return lines
+
+
+def credits_in(digits: str) -> Any:
+    return np.array([int(digit) / 2 for digit in digits])
 
 
 def load(tokenizer: str) -> list[dict[str, Any]]:
@@ -137,8 +144,9 @@ def report() -> None:
             lines.append("| " + " | ".join([*cells, f"{run['bits_per_char']:.3f}", *shares]) + " |")
     for exam in ("spelling", "grammar", "blimp"):
         lines += ["", f"### {exam}", "", *exam_table(found, exam)]
-    for name, runs in found.items():
-        lines += ["", f"Spelling, {name}: {ahead_together(runs)}."]
+    if found:
+        lines += ["", "Means over seeds, intervals over words:", ""]
+        lines += [f"- {line}" for line in spelling_compared(found)]
     for tokenizer, runs in found.items():
         lines += [
             "",
