@@ -11,6 +11,7 @@ slices of the same pairs, and the ratios are of the sums. Run it on a quiet mach
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,9 +75,9 @@ def measure(scorer: Scorer, pairs: list[MinimalPair], options: argparse.Namespac
             texts = [side for pair in some for side in (pair.good, pair.bad)]
             lengths = [len(text) + 2 for text in dict.fromkeys(texts)]
             tokens += sum(lengths)
-            times["exam"] += seconds(lambda texts=texts: scorer.score(texts, words=True))
-            times["forward"] += seconds(lambda lengths=lengths: forward(scorer, lengths))
-            times["loop"] += seconds(lambda few=few: loop(scorer, few))
+            times["exam"] += seconds(partial(scorer.score, texts, words=True))
+            times["forward"] += seconds(partial(forward, scorer, lengths))
+            times["loop"] += seconds(partial(loop, scorer, few))
     looped = options.loop_pairs // options.slices * options.slices
     rates = {"exam": len(pairs) / times["exam"], "loop": looped / times["loop"]}
     precision = "bf16" if "bf16" in str(scorer.autocast) else ""

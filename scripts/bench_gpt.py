@@ -22,12 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from seqexp.config.data import TextDataConfig, TokenizerConfig
+from seqexp.config.data import TextDataConfig
 from seqexp.config.model import GPTConfig
 from seqexp.config.optimizer import AdamConfig, SchedulerConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import LanguageModelingConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.text import TextData
 from seqexp.decoding.sampling import sample
 from seqexp.models.gpt import GPT
@@ -82,7 +83,7 @@ def bare_step(
 
 def seqexp_step(
     size: dict[str, Any], data: TextData, device: Device, folder: Path, compiled: bool
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """A step of the real trainer on real batches, with its logging."""
     config = TrainConfig(
         model=GPTConfig(
@@ -125,7 +126,7 @@ def hugging_face(size: dict[str, Any], vocab_size: int) -> torch.nn.Module | Non
     return GPT2LMHeadModel(shape)
 
 
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int, warmup: int) -> dict[str, float]:
+def interleaved(steps: dict[str, Callable[[], object]], rounds: int, warmup: int) -> dict[str, float]:
     """Median seconds of each step, taken in turn."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(warmup + rounds):
@@ -151,7 +152,7 @@ def bench_training(
         return lambda t: F.cross_entropy(forward(t[:, :-1]).flatten(0, 1).float(), t[:, 1:].flatten())
 
     with tempfile.TemporaryDirectory() as scratch:
-        steps = {}
+        steps: dict[str, Callable[[], object]] = {}
         for mode in ("eager", "compiled") if compile_too else ("eager",):
             model = make_model(size, data.tokenizer.vocab_size).to(device.torch)
             forward = torch.compile(model) if mode == "compiled" else model
@@ -196,7 +197,7 @@ def bench_generation(name: str, size: dict[str, Any], new_tokens: int, rounds: i
         for _ in drawn:
             pass
 
-    steps: dict[str, Callable[[], None]] = {"seqexp": ours}
+    steps: dict[str, Callable[[], object]] = {"seqexp": ours}
     other: Any = hugging_face(size, vocab_size)
     if other is not None:
         other.to(device.torch).eval()

@@ -21,9 +21,12 @@ TRAIN_BATCHES, EVAL_BATCHES = 200, 500
 
 def measure(path: str) -> None:
     """In the child: do the work, print seconds and megabytes."""
-    from seqexp.config.data import TextDataConfig, TokenizerConfig
+    from seqexp.config.data import TextDataConfig
+    from seqexp.config.tokenizer import TokenizerConfig
     from seqexp.data.text import TextData
+    from seqexp.training.device import keep_freed_memory
 
+    keep_freed_memory()  # as training does
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
     config = TextDataConfig("text", path=path, seq_len=256, batch_size=32)

@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from seqexp.config.data import ParityDataConfig, TokenizerConfig
+from seqexp.config.data import ParityDataConfig
 from seqexp.config.model import RecurrentConfig
 from seqexp.config.optimizer import RMSpropConfig, SchedulerConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import ParityConfig
+from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.parity import ParityData
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
 from seqexp.tasks.parity import Parity
@@ -34,7 +35,7 @@ from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.device import Device, setup_device
 from seqexp.training.loop import Trainer
 
-KINDS: dict[str, tuple[type[RecurrentNetwork], type[nn.RNNBase]]] = {
+KINDS: dict[str, tuple[type[RecurrentNetwork], Callable[..., nn.RNNBase]]] = {
     "rnn": (RNN, nn.RNN),
     "lstm": (LSTM, nn.LSTM),
     "gru": (GRU, nn.GRU),

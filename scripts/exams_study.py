@@ -217,10 +217,10 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
     axes = figure.subplots()
     for tokenizer, runs in found.items():
         for run in runs:
-            steps, values = zip(*run["curve"], strict=True)
+            steps, bits = zip(*run["curve"], strict=True)
             minutes = [step / run["steps"] * run["minutes"] for step in steps]
             colour = "tab:blue" if tokenizer == "char" else "tab:orange"
-            axes.plot(minutes, values, "o-", ms=3, color=colour, label=tokenizer if run is runs[0] else None)
+            axes.plot(minutes, bits, "o-", ms=3, color=colour, label=tokenizer if run is runs[0] else None)
     axes.set(xlabel="minutes", ylabel="bits per character, validation part")
     axes.grid(alpha=0.3)
     axes.legend()

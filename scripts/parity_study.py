@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -108,8 +107,8 @@ def length_jobs() -> Iterable[Job]:
     large = ("experiment=parity/last_step", "data.min_seq_len=null", "data.max_seq_len=null")
     for model, length, seed in product(MODELS, (2, 3, 4, 6, 10, 20), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
-        words = (*large, f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
-        yield Job("length_last_step", label, words)
+        more = (*large, f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
+        yield Job("length_last_step", label, more)
 
 
 HELP = {
@@ -264,8 +263,8 @@ def curriculum_table() -> tuple[str, str]:
             reach.append(f"{right} of {len(shares)}" if shares else "–")
         median = f"{statistics.median(steps):,.0f}" if steps else "–"
         rows.append([kind, f"{len(exact)} of {len(some)}", median, *reach])
-        shares = [f"{_share(r, 100):.4f}" for r in some]
-        per_seed.append([kind, *shares, *[""] * (10 - len(shares))])
+        shown = [f"{_share(r, 100):.4f}" for r in some]
+        per_seed.append([kind, *shown, *[""] * (10 - len(shown))])
     header = ["model", "exact on 10,000 of 100 bits", "median step", *(f"{n:,} bits" for n in BEYOND[1:])]
     seeds = ["model", *(f"seed {seed}" for seed in range(1, 11))]
     return table(header, rows), table(seeds, per_seed)
@@ -378,4 +377,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
