@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from seqexp import registry
 from seqexp.config.data import ParityDataConfig
-from seqexp.config.model import RecurrentConfig
 from seqexp.config.optimizer import RMSpropConfig, SchedulerConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
@@ -78,7 +78,7 @@ def seqexp_step(
 ) -> tuple[Callable[[], Any], MetricsLog]:
     """A step of the real trainer on real batches, with its logging, which the caller closes."""
     config = TrainConfig(
-        model=RecurrentConfig(name=kind, hidden_size=hidden),
+        model=registry.load_schema("model", kind)(name=kind, hidden_size=hidden),
         task=ParityConfig(),
         tokenizer=TokenizerConfig("bits"),
         optimizer=RMSpropConfig("rmsprop", lr=1e-2),
