@@ -372,6 +372,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.report:
         run_missing(arguments.study, arguments.workers)
+    if not any(OUT.glob("*/*.json")):
+        parser.error(f"there are no results in {OUT} yet")
     if arguments.report or list(arguments.study) == list(STUDIES):
         report()
 
