@@ -102,15 +102,13 @@ def _cores() -> int:
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed for the next step; whether it is there and agreed.
 
-    By default it gives every large tensor back to the system, which must clear the same pages again for the
-    next one: a tenth of a step of a small GPT (docs/speed.md).
+    By default it gives every large tensor back to the system, which must clear the pages of the next one
+    again (docs/speed.md has what that costs).
     """
-    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):  # macOS, Windows
-        return False
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
         mallopt = ctypes.CDLL(None).mallopt
-    except (ValueError, OSError, AttributeError):  # another C library
+    except (AttributeError, ValueError, OSError):  # Windows, macOS, another C library
         return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
     return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))
