@@ -32,14 +32,15 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
     },
     "data": {
-        "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
+        "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:OwnTextConfig"),
         "potter": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "shakespeare": Entry("seqexp.data.text:TextData", "seqexp.config.data:TextDataConfig"),
         "parity": Entry("seqexp.data.parity:ParityData", "seqexp.config.data:ParityDataConfig"),
-        **{
-            name: Entry("seqexp.data.parallel:ParallelData", "seqexp.config.data:ParallelDataConfig")
-            for name in ("tatoeba", "parallel", "phrasebook")
-        },
+        "tatoeba": Entry("seqexp.data.parallel:ParallelData", "seqexp.config.data:ParallelDataConfig"),
+        "parallel": Entry("seqexp.data.parallel:ParallelData", "seqexp.config.data:OwnPairsConfig"),
+        "phrasebook": Entry(
+            "seqexp.data.phrasebook_data:PhrasebookData", "seqexp.config.data:PhrasebookConfig"
+        ),
     },
     "task": {
         "language_modeling": Entry(
@@ -51,13 +52,13 @@ ENTRIES: dict[str, dict[str, Entry]] = {
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
-        "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
+        "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.tokenizer:ByteConfig"),
         "word": Entry("seqexp.tokenizers.word:WordTokenizer", "seqexp.config.tokenizer:WordConfig"),
         "sentencepiece": Entry(
             "seqexp.tokenizers.sentencepiece:SentencePieceTokenizer",
             "seqexp.config.tokenizer:SentencePieceConfig",
         ),
-        "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
+        "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:BitsConfig"),
     },
     "optimizer": {
         name: Entry(f"seqexp.training.optimizers:{name}", f"seqexp.config.optimizer:{schema}")

@@ -1,6 +1,6 @@
 """Options of the data sets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from omegaconf import MISSING
@@ -21,8 +21,7 @@ class TextDataConfig:
     training windows begin with the document boundary in place of their first token.
     """
 
-    TASKS: ClassVar = ("language_modeling",)
-    OTHER_TOKENIZERS: ClassVar = ("bits",)  # those that cannot read it
+    EXAMPLES: ClassVar = "text"
 
     name: str = MISSING
     path: str | None = None
@@ -48,12 +47,20 @@ class TextDataConfig:
         )
         check_encoding(self.encoding)
         check_rule(
-            self.name != "text" or bool(self.path),
-            "data.path was not given; write data.path=<a file, a folder of .txt files, or a glob>.",
-        )
-        check_rule(
             (self.url is None) == (self.sha256 is None),
             "data.url and data.sha256 go together: what is downloaded must be what was meant.",
+        )
+
+
+@dataclass
+class OwnTextConfig(TextDataConfig):
+    """Text of the user's own: `path` must be given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(
+            bool(self.path),
+            "data.path was not given; write data.path=<a file, a folder of .txt files, or a glob>.",
         )
 
 
@@ -67,8 +74,7 @@ class ParityDataConfig:
     sequences of the longest length, and judged on as many of each length in `eval_lengths`.
     """
 
-    TASKS: ClassVar = ("parity",)
-    OTHER_TOKENIZERS: ClassVar = ("char", "byte")
+    EXAMPLES: ClassVar = "bits"
 
     name: str = MISSING
     seq_len: int = 50
@@ -115,8 +121,7 @@ class ParallelDataConfig:
     tokens on a side are left out of training.
     """
 
-    TASKS: ClassVar = ("translation",)
-    OTHER_TOKENIZERS: ClassVar = ("bits", "byte")
+    EXAMPLES: ClassVar = "pairs"
 
     name: str = MISSING
     path: str | None = None
@@ -139,17 +144,33 @@ class ParallelDataConfig:
         check_encoding(self.encoding)
         check_pair_paths(self.path, self.source_path, self.target_path)
         check_rule(
-            self.name != "parallel" or bool(self.path or self.source_path),
-            "no sentences were given; write data.source_path=<file> data.target_path=<file>, or data.path=<a "
-            "file of lines with source, tab, target>.",
-        )
-        check_rule(
             (self.url is None) == (self.sha256 is None),
             "data.url and data.sha256 go together: what is downloaded must be what was meant.",
         )
+
+
+@dataclass
+class OwnPairsConfig(ParallelDataConfig):
+    """Pairs of the user's own: files must be given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(
-            self.name != "phrasebook" or not (self.path or self.source_path),
-            "data=phrasebook needs no file; for pairs of your own use data=parallel.",
+            bool(self.path or self.source_path),
+            "no sentences were given; write data.source_path=<file> data.target_path=<file>, or data.path=<a "
+            "file of lines with source, tab, target>.",
+        )
+
+
+@dataclass
+class PhrasebookConfig(ParallelDataConfig):
+    """Pairs that are generated: no file is read."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(
+            not (self.path or self.source_path),
+            f"data={self.name} needs no file; for pairs of your own use data=parallel.",
         )
 
 
@@ -169,6 +190,21 @@ class OtherDataConfig:
         check_pair_paths(self.path, self.source_path, self.target_path)
         check_lengths("data.lengths", self.lengths)
         check_range("data.sequences", self.sequences, 1, 1_000_000)
+
+    def refuse_all_but(self, allowed: tuple[str, ...]) -> None:
+        """Refuse settings that the data of a run has no use for.
+
+        Raises:
+            UserError: naming what was given and what is allowed.
+        """
+        given = [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
+        wrong = [f"data.{name}=" for name in given if name not in allowed]
+        rest = (
+            f"use {', '.join(f'data.{name}=' for name in allowed)}, or leave them out"
+            if allowed
+            else ("leave them out")
+        )
+        check_rule(not wrong, f"{', '.join(wrong)}: the data of this run has no such setting; {rest}.")
 
 
 def check_pair_paths(path: str | None, source_path: str | None, target_path: str | None) -> None:

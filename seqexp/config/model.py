@@ -39,7 +39,7 @@ def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
 class GPTConfig:
     """A decoder-only Transformer; `max_len` is the window in tokens (the block size)."""
 
-    TASKS: ClassVar = ("language_modeling", "parity")
+    KIND: ClassVar = "causal"
 
     name: str = "gpt"
     n_layer: int = 4
@@ -65,7 +65,7 @@ class GPTConfig:
 class RecurrentConfig:
     """What all recurrent networks have. `n_embd` 0 means no embedding: bits are numbers, tokens one-hot."""
 
-    TASKS: ClassVar = ("language_modeling", "parity")
+    KIND: ClassVar = "causal"
 
     name: str = MISSING
     hidden_size: int = 256
@@ -111,7 +111,7 @@ class LSTMConfig(RecurrentConfig):
 class NMTConfig:
     """Recurrent encoder and decoder with attention; `attention_size` is that of concat and bahdanau."""
 
-    TASKS: ClassVar = ("translation",)
+    KIND: ClassVar = "encoder_decoder"
 
     name: str = "nmt"
     cell: str = "gru"
@@ -154,7 +154,7 @@ class NMTConfig:
 class TransformerConfig:
     """Encoder and decoder of `n_layer` blocks each; `max_len` matters to learned positions alone."""
 
-    TASKS: ClassVar = ("translation",)
+    KIND: ClassVar = "encoder_decoder"
 
     name: str = "transformer"
     n_layer: int = 3
@@ -166,6 +166,11 @@ class TransformerConfig:
     positions: str = "sinusoidal"
     tie_embeddings: bool = True
     max_len: int = 256
+
+    @property
+    def limited(self) -> bool:
+        """Whether `max_len` limits what can be read."""
+        return self.positions == "learned"
 
     def __post_init__(self) -> None:
         check_range("model.n_layer", self.n_layer, 1, MOST_LAYERS)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -32,16 +33,60 @@ def _check_common(seed: int, name: str) -> None:
     )
 
 
-def check_exams(exams: ExamsConfig, task: str) -> None:
-    """Refuse exams for what is no language model.
+def check_exams(exams: ExamsConfig, task: Any) -> None:
+    """Refuse exams for a task whose models cannot sit them; `task` is its configuration.
 
     Raises:
-        UserError: naming the task.
+        UserError: naming the task and those that can.
     """
     check_rule(
-        not exams.wanted or task == "language_modeling",
-        f"exams={exams.name} is for language models; this is about {task}. Leave exams= out.",
+        not exams.wanted or getattr(task, "EXAMS", False),
+        f"exams={exams.name} is for task={_named('task', lambda schema: getattr(schema, 'EXAMS', False))}; "
+        f"this is task={task.name}. Leave exams= out.",
     )
+
+
+def _named(group: str, fits: Callable[[type], bool]) -> str:
+    """The registered names of a group whose dataclass fits, for a message."""
+    names = [name for name in registry.ENTRIES[group] if fits(registry.load_schema(group, name))]
+    return ", ".join(names) or "none that is installed"
+
+
+def check_compatible(model: Any, task: Any, data: Any, tokenizer: Any) -> None:
+    """Refuse choices that do not go together, by what each declares of itself (see `config/task.py`).
+
+    Raises:
+        UserError: naming both, and what would fit.
+    """
+    examples, kind = getattr(data, "EXAMPLES", None), getattr(model, "KIND", None)
+    reads, accepts = getattr(task, "READS", None), getattr(task, "ACCEPTS", None)
+    if examples is not None and reads is not None and examples not in reads:
+        fitting = _named("task", lambda schema: examples in getattr(schema, "READS", (examples,)))
+        raise UserError(
+            f"task={task.name} reads {' or '.join(reads)}, and data={data.name} gives {examples}; use "
+            f"task={fitting}, or data={_named('data', lambda schema: getattr(schema, 'EXAMPLES', None) in reads)}."
+        )
+    if kind is not None and accepts is not None and kind not in accepts:
+        raise UserError(
+            f"model={model.name} is of kind {kind}, and task={task.name}, which data={data.name} is for, accepts "
+            f"{' or '.join(accepts)}; use "
+            f"model={_named('model', lambda schema: getattr(schema, 'KIND', None) in accepts)}."
+        )
+    readable = getattr(tokenizer, "READS", None)
+    if examples is not None and readable is not None and examples not in readable:
+        fitting = _named("tokenizer", lambda schema: examples in getattr(schema, "READS", (examples,)))
+        raise UserError(
+            f"tokenizer={tokenizer.name} cannot read data={data.name}, which gives {examples}; use "
+            f"tokenizer={fitting}, or leave tokenizer= out."
+        )
+
+
+def longest_input(model: Any) -> int | None:
+    """The most positions that a model with these options can read at once; None: no limit."""
+    # A model whose positions are computed may hold more than `max_len` says: it tells so itself.
+    if not getattr(model, "limited", True):
+        return None
+    return getattr(model, "max_len", None)
 
 
 @dataclass
@@ -77,34 +122,15 @@ class TrainConfig:
             f"scheduler.min_lr={self.scheduler.min_lr} is above optimizer.lr={self.optimizer.lr}; the rate "
             "falls from one to the other: lower scheduler.min_lr or raise optimizer.lr.",
         )
-        tasks = getattr(self.data, "TASKS", (self.task.name,))
-        check_rule(
-            self.task.name in tasks,
-            f"task={self.task.name} does not go with data={self.data.name}; use task={tasks[0]}.",
-        )
-        check_rule(
-            self.task.name in getattr(self.model, "TASKS", (self.task.name,)),
-            f"model={self.model.name} cannot do task={self.task.name}, which data={self.data.name} is for; "
-            + (
-                "use model=nmt or model=transformer."
-                if self.task.name == "translation"
-                else "use model=gpt, rnn, lstm or gru; or translate, with data=tatoeba or data=phrasebook."
-            ),
-        )
-        check_rule(
-            self.tokenizer.name not in getattr(self.data, "OTHER_TOKENIZERS", ()),
-            f"tokenizer={self.tokenizer.name} cannot read data={self.data.name}; leave tokenizer= out.",
-        )
-        check_exams(self.exams, self.task.name)
-        # Sentences may be longer than other positions than learned ones were ever used for.
-        learned = getattr(self.model, "positions", "learned") == "learned"
-        unlimited = self.task.name == "translation" and not learned
-        for key in () if unlimited else ("seq_len", "max_seq_len"):
+        check_compatible(self.model, self.task, self.data, self.tokenizer)
+        check_exams(self.exams, self.task)
+        limit = longest_input(self.model)
+        for key in () if limit is None else ("seq_len", "max_seq_len"):
             longest = getattr(self.data, key, None)
             check_rule(
-                longest is None or getattr(self.model, "max_len", longest) >= longest,
-                f"model.max_len={getattr(self.model, 'max_len', None)} is shorter than data.{key}={longest}; "
-                f"the model must hold a whole window: raise model.max_len or lower data.{key}.",
+                longest is None or limit >= longest,
+                f"model.max_len={limit} is shorter than data.{key}={longest}; the model must hold a whole window: "
+                f"raise model.max_len or lower data.{key}.",
             )
         check_rule(
             not getattr(self.data, "carry_state", False) or self.trainer.accumulate == 1,

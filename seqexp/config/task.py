@@ -1,6 +1,12 @@
-"""Options of the tasks: what the loss is."""
+"""Options of the tasks: what the loss is, which data a task reads and which models it accepts.
+
+A task's dataclass declares, as class variables, `READS` (the kinds of examples: ``text``, ``pairs``, ``bits``, …),
+`ACCEPTS` (the kinds of models: ``causal``, ``encoder_decoder``, …), `GENERATION` (the settings of generation that
+have an effect) and `EXAMS` (whether its models may sit exams). A plugin may use kinds of its own.
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from seqexp.config.checks import check_choice, check_range
 
@@ -8,6 +14,11 @@ from seqexp.config.checks import check_choice, check_range
 @dataclass
 class LanguageModelingConfig:
     """Predict the next token; `label_smoothing` touches the training loss alone."""
+
+    READS: ClassVar = ("text",)
+    ACCEPTS: ClassVar = ("causal",)
+    GENERATION: ClassVar = ("max_new_tokens", "temperature", "top_k", "top_p", "num_samples", "stop")
+    EXAMS: ClassVar = True
 
     name: str = "language_modeling"
     label_smoothing: float = 0.0
@@ -18,10 +29,17 @@ class LanguageModelingConfig:
 
 @dataclass
 class TranslationConfig:
-    """Write the target sentence of a source; `label_smoothing` touches the training loss alone.
+    """Generate the target sentence of a source; `label_smoothing` touches the training loss alone.
 
-    At validations the development part is translated greedily for its BLEU, unless `bleu` is false.
+    At validations the validation split is translated greedily for its BLEU, unless `bleu` is false.
     """
+
+    READS: ClassVar = ("pairs",)
+    ACCEPTS: ClassVar = ("encoder_decoder",)
+    GENERATION: ClassVar = (
+        "beam_size", "n_best", "length_penalty", "length_alpha", "coverage_penalty", "min_length",
+        "max_length_ratio", "no_repeat_ngram", "replace_unknown",
+    )  # fmt: skip
 
     name: str = "translation"
     label_smoothing: float = 0.0
@@ -38,6 +56,10 @@ class ParityConfig:
     The loss is taken at every step with `full_supervision`, else at the last alone: `bce` is the binary
     cross-entropy in nats, `mse` the squared error of the probability.
     """
+
+    READS: ClassVar = ("bits",)
+    ACCEPTS: ClassVar = ("causal",)
+    GENERATION: ClassVar = ("num_samples",)
 
     name: str = "parity"
     full_supervision: bool = True

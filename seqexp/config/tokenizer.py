@@ -1,6 +1,7 @@
 """Options of the tokenizers."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -11,14 +12,32 @@ NORMALIZATIONS = ("none", "nfkc")
 
 @dataclass
 class TokenizerConfig:
-    """A tokenizer without options (char, byte, bits)."""
+    """A tokenizer without options; `READS` are the kinds of examples that it can read."""
+
+    READS: ClassVar = ("text", "pairs")
 
     name: str = MISSING
 
 
 @dataclass
+class ByteConfig(TokenizerConfig):
+    """Bytes of UTF-8: for running text."""
+
+    READS: ClassVar = ("text",)
+
+
+@dataclass
+class BitsConfig(TokenizerConfig):
+    """The characters 0 and 1."""
+
+    READS: ClassVar = ("bits",)
+
+
+@dataclass
 class WordConfig:
     """One token a word: those seen at least `min_count` times, of them the `vocab_size` most frequent."""
+
+    READS: ClassVar = ("text", "pairs")
 
     name: str = "word"
     min_count: int = 2
@@ -32,6 +51,8 @@ class WordConfig:
 @dataclass
 class SentencePieceConfig:
     """Subwords. For pairs of languages, `joint` makes one vocabulary for both."""
+
+    READS: ClassVar = ("text", "pairs")
 
     name: str = "sentencepiece"
     model_type: str = "unigram"

@@ -1,11 +1,14 @@
 """What the loop, the commands and the tasks ask of a data set."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from seqexp.config.data import OtherDataConfig
-from seqexp.config.tokenizer import TokenizerConfig
+from seqexp.data.batch import Batch
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,98 +18,119 @@ class View:
     The metrics of the `main` view are those of the run.
     """
 
-    label: dict[str, int]
+    label: Mapping[str, int | float | str]
     data: "Data"
     main: bool = True
 
 
-class FixedData:
-    """What a data set has for a training that changes nothing about it, as a curriculum would."""
+class Data(ABC):
+    """A data set with its splits. A subclass has at least the abstract methods; the others have defaults.
 
-    review_every = None
+    `config` is the dataclass of the data set, `splits` the names of the splits that there are (a mapping from
+    them serves), `default_split` the one that `eval` judges.
+    """
 
-    def review(self, loss: float) -> str | None:
-        del loss
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        del state
-
-    def metrics(self) -> dict[str, float]:
-        return {}
-
-
-class Data(Protocol):
-    """A data set as the other rooms see it; `config` is its dataclass in `seqexp/config/data.py`."""
-
-    tokenizer: Any  # a Tokenizer, or for two languages a PairTokenizer
-    parts: Any  # the splits there are, by name
-    default_split: str  # that `eval` judges
+    config: Any
+    preprocessor: Preprocessor
+    splits: Iterable[str]
+    default_split: str = "val"
+    # Whether batches go on row by row, so that a recurrent model may carry its state.
+    carries_state: bool = False
+    # Where it is not obvious what a validation reads, such as "50 bits": for the label of a curve.
+    validated_on: str | None = None
 
     @classmethod
-    def build(cls, config: Any, tokenizer_config: TokenizerConfig, seed: int) -> Self: ...
+    @abstractmethod
+    def build(
+        cls, config: Any, tokenizer: Any = None, seed: int = 1, preprocessor: Preprocessor | None = None
+    ) -> Self:
+        """Read the data; fit a preprocessor on the training split, or take another run's.
+
+        `tokenizer` is the configuration of the tokenizer to fit.
+
+        Raises:
+            UserError: the data is missing, too small, or does not go with the preprocessor.
+        """
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> float: ...
+
+    @abstractmethod
+    def train_batch(self, step: int) -> Batch:
+        """The batch of step 0, 1, 2, …: a pure function of the seed, the step and `state`."""
+
+    @abstractmethod
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        """The whole split once, in a fixed order."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: at least `name`, `origin`, `sha256`, and `splits`, plain values by name."""
+
+    # What a data set may add.
 
     @classmethod
     def for_evaluation(
-        cls, config: Any, tokenizer: Any, manifest: dict[str, Any], other: OtherDataConfig, seed: int
-    ) -> Self: ...
+        cls,
+        config: Any,
+        preprocessor: Preprocessor,
+        manifest: dict[str, Any],
+        other: OtherDataConfig,
+        seed: int,
+    ) -> Self:
+        """The data that a run is judged on: its own, or what `other` names.
 
-    @staticmethod
-    def read_tokenizer(plain: Any) -> Any:
-        """The tokenizer in a checkpoint."""
-        ...
+        Raises:
+            UserError: it is missing, or is not what the run was trained on.
+        """
+        other.refuse_all_but(())
+        data = cls.build(config, None, seed, preprocessor)
+        check_same_corpus(manifest, data.describe())
+        return data
 
-    @staticmethod
-    def sizes(tokenizer: Any) -> dict[str, int]:
-        """Arguments of the model that the data decides."""
-        ...
+    def state(self) -> dict[str, Any]:
+        """Plain values that a checkpoint keeps, such as the length that a curriculum has reached."""
+        return {}
 
-    @property
-    def carries_state(self) -> bool:
-        """Whether batches go on row by row, so that a recurrent model may carry its state."""
-        ...
-
-    @property
-    def steps_per_epoch(self) -> float: ...
-
-    def train_batch(self, step: int) -> Any:
-        """A pure function of the seed, the step and `state`."""
-        ...
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        del state
 
     @property
     def review_every(self) -> int | None:
-        """In how many steps `review` wants the mean training loss of these; None: not any more."""
-        ...
+        """The number of steps between calls of `review`; None: never."""
+        return None
 
     def review(self, loss: float) -> str | None:
-        """Change `state`, as a curriculum does, and tell of it; or None."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Plain values that a checkpoint keeps."""
-        ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
+        """Change `state` with the mean training loss since the last review; return what to tell the user."""
+        del loss
+        return None
 
     def metrics(self) -> dict[str, float]:
-        """What belongs into the log beside the loss."""
-        ...
+        """Values to log beside the training loss."""
+        return {}
 
-    def eval_batches(self, split: str) -> Iterator[Any]:
-        """The whole split once, in a fixed order."""
-        ...
-
-    def eval_tokens(self, split: str) -> int: ...
-
-    def characters(self, split: str) -> int: ...
+    def eval_count(self, split: str) -> int | None:
+        """The number of items that `eval_batches` holds in all, for a progress bar; None: not known."""
+        del split
+        return None
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
-        """What `eval` judges, and notes of what it leaves out because of the model's window."""
-        ...
+        """What `eval` judges, and notes of what a model with a window of `max_len` cannot be judged on."""
+        del max_len
+        return [View({}, self)], []
 
-    def describe(self) -> dict[str, Any]:
-        """For the manifest: name, origin, stand_in, sha256, parts."""
-        ...
+
+def check_same_corpus(manifest: dict[str, Any], described: dict[str, Any]) -> None:
+    """Refuse data that a run was not trained on.
+
+    Raises:
+        UserError: the hashes differ.
+    """
+    was, now = (manifest.get("corpus") or {}).get("sha256"), described["sha256"]
+    if was != now:
+        raise UserError(
+            f"the data of this run is not here: it had sha256 {str(was)[:12]}…, and {described['origin']} has "
+            f"{now[:12]}…. Put its files back, or judge the run on other data with data.path=."
+        )

@@ -1,12 +1,13 @@
 """What a model is trained and judged on, one step at a time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 # Targets with this number are padding: no loss, no count (torch's own default).
 IGNORE = -100
@@ -14,60 +15,80 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` and `targets` are (B, T) int64; `count` is the number of targets that are not padding.
+    """Named tensors with one row an example, (B, ...) each; ``batch.inputs`` is ``batch.tensors["inputs"]``.
 
-    `padded_targets` says whether there is padding at all; `continues`, that each row goes on where that
-    row of the batch before ended, so that a recurrent model may carry its state over.
+    `lengths` (B,) says how many positions of a tensor are real, by the tensor's name, where rows are padded.
+    `counts` (B,) is the number of items of each row that the loss averages over, and `count` their sum, known
+    before the forward pass. `continues` says that each row goes on where that row of the batch before ended, so
+    that a recurrent model may carry its state over.
     """
 
-    inputs: torch.Tensor
-    targets: torch.Tensor
-    count: int
-    padded_targets: bool = False
+    tensors: Mapping[str, Tensor]
+    counts: npt.NDArray[np.int64]
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)
     continues: bool = False
 
-    @classmethod
-    def from_windows(cls, windows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Self:
-        """From (B, T + 1) tokens, of which row b has `lengths[b]` targets; the rest is padding."""
-        tokens = torch.from_numpy(windows)
-        return cls.padded(tokens[:, :-1].contiguous(), tokens[:, 1:].clone(), lengths)
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            tensor: Tensor = self.__dict__["tensors"][name]
+        except KeyError:
+            raise AttributeError(f"the batch has no tensor {name!r}") from None
+        return tensor
 
-    @classmethod
-    def padded(cls, inputs: torch.Tensor, targets: torch.Tensor, lengths: npt.NDArray[np.int64]) -> Self:
-        """Of row b the first `lengths[b]` targets count; the rest become padding, in place."""
-        beyond = torch.arange(targets.shape[1]) >= torch.from_numpy(lengths)[:, None]
-        targets[beyond] = IGNORE
-        count = int(lengths.sum())
-        return cls(inputs, targets, count, padded_targets=count < targets.numel())
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def count(self) -> int:
+        """The number of items that the loss averages over."""
+        return int(self.counts.sum())
+
+    @property
+    def padded(self) -> bool:
+        """Whether some targets are padding."""
+        return self.count < self.targets.numel()
 
     def to(self, device: torch.device) -> "Batch":
+        """The same on a device; the copy to a GPU does not wait for it."""
         if device.type == "cpu":
             return self
-        pin = device.type == "cuda"
-        move = [(t.pin_memory() if pin else t) for t in (self.inputs, self.targets)]
-        inputs, targets = (t.to(device, non_blocking=True) for t in move)
-        return replace(self, inputs=inputs, targets=targets)
 
-    def last_targets(self) -> "Batch":
-        """The same with only the last real target of each row."""
-        last = (self.targets != IGNORE).sum(1, keepdim=True) - 1
-        steps = torch.arange(self.targets.shape[1], device=self.targets.device)
-        targets = self.targets.masked_fill(steps != last, IGNORE)
-        return replace(self, targets=targets, count=len(targets), padded_targets=True)
+        def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            pinned = {name: t.pin_memory() if device.type == "cuda" else t for name, t in tensors.items()}
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
 
-    def rows(self, n: int) -> "Batch":
-        """The first `n` rows."""
-        inputs, targets = self.inputs[:n], self.targets[:n]
-        return replace(self, inputs=inputs, targets=targets, count=int((targets != IGNORE).sum()))
+        return replace(self, tensors=move(self.tensors), lengths=move(self.lengths))
+
+    def rows(self, first: int, last: int) -> "Batch":
+        """Rows `first` to `last` - 1, padded as here."""
+        return replace(
+            self,
+            tensors={name: tensor[first:last] for name, tensor in self.tensors.items()},
+            lengths={name: lengths[first:last] for name, lengths in self.lengths.items()},
+            counts=self.counts[first:last],
+        )
 
     def split(self, pieces: int) -> Iterator["Batch"]:
-        """At most `pieces` batches of consecutive rows, which together are this one."""
+        """At most `pieces` micro-batches of consecutive rows, which together are this batch."""
         if pieces == 1:
             yield self
             return
-        for inputs, targets in zip(
-            self.inputs.tensor_split(pieces), self.targets.tensor_split(pieces), strict=True
-        ):
-            if len(inputs):
-                count = int((targets != IGNORE).sum())
-                yield replace(self, inputs=inputs, targets=targets, count=count)
+        for rows in np.array_split(np.arange(len(self)), pieces):
+            if len(rows):
+                yield self.rows(int(rows[0]), int(rows[-1]) + 1)
+
+    @classmethod
+    def of_targets(cls, inputs: Tensor, targets: Tensor, lengths: npt.NDArray[np.int64]) -> Self:
+        """Inputs and targets (B, T) int64; of row b the first `lengths[b]` targets count, the rest are padding.
+
+        `targets` is changed in place.
+        """
+        real = torch.from_numpy(lengths)
+        targets[torch.arange(targets.shape[1]) >= real[:, None]] = IGNORE
+        return cls({"inputs": inputs, "targets": targets}, lengths, {"targets": real})
+
+    @classmethod
+    def from_windows(cls, windows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Self:
+        """From (B, T + 1) tokens, of which row b has `lengths[b]` targets."""
+        tokens = torch.from_numpy(windows)
+        return cls.of_targets(tokens[:, :-1].contiguous(), tokens[:, 1:].clone(), lengths)

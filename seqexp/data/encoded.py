@@ -127,7 +127,7 @@ def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> No
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     names = ["all"] if split == "all" else ["train", "val"]
     parts = {name: Part(f"{name}.bin", dtype) for name in names}
-    boundary = np.array([tokenizer.boundary_id], dtype=dtype)
+    boundary = np.array([tokenizer.bos_id], dtype=dtype)
     last = boundary  # the token before the current one, in the order of the corpus
     begun = dict.fromkeys(names, -1)
     progress = tqdm(
@@ -151,8 +151,8 @@ def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> No
             files[name].write(ids.tobytes())
             part.tokens += len(ids)
             part.characters += len(text)
-            if tokenizer.unknown_id is not None:
-                unknown = int((ids == tokenizer.unknown_id).sum())
+            if tokenizer.unk_id is not None:
+                unknown = int((ids == tokenizer.unk_id).sum())
                 part.unknown += unknown
                 if unknown:
                     seen = part.unknown_characters + tokenizer.unknown_characters(text)

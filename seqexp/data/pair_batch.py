@@ -1,7 +1,6 @@
 """Pairs of sentences as tensors, and which pairs share a batch."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,77 +8,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seqexp.data.batch import Batch
 from seqexp.data.shuffle import ROUNDS, permute
 
 Lengths = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """`source` is (B, S), padded after `source_lengths` (B,); `inputs` (B, T) is what the decoder reads.
+def pair_batch(sources: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike], end: int) -> Batch:
+    """Token numbers of B sources and B targets as a batch; all end with `end`, which also begins targets.
 
-    Of its B * T outputs, flattened, those at `places` (N,) are real, and `targets` (N,) is what comes next
-    there; `rows` (N,) says in which sentence. `count` is N.
+    Its tensors are `source` (B, S) and what the decoder reads and should give, `inputs` and `targets` (B, T).
     """
-
-    source: Tensor
-    source_lengths: Tensor
-    inputs: Tensor
-    target_lengths: Tensor
-    targets: Tensor
-    places: Tensor
-    rows: Tensor
-    count: int
-    continues: bool = False
-
-    @classmethod
-    def from_ids(
-        cls, sources: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike], end: int
-    ) -> "PairBatch":
-        """Token numbers of B sources and B targets; all end with `end`, which begins targets too."""
-        source, source_lengths = _pad([np.append(ids, end) for ids in sources])
-        outputs, target_lengths = _pad([np.append(ids, end) for ids in targets])
-        inputs = torch.cat((torch.full((len(outputs), 1), end), outputs[:, :-1]), dim=1)
-        return cls._assembled(source, source_lengths, inputs, outputs, target_lengths)
-
-    @classmethod
-    def _assembled(
-        cls, source: Tensor, source_lengths: Tensor, inputs: Tensor, outputs: Tensor, target_lengths: Tensor
-    ) -> "PairBatch":
-        real = torch.arange(outputs.shape[1]) < target_lengths[:, None]
-        rows, places = real.nonzero()[:, 0], real.flatten().nonzero()[:, 0]
-        return cls(
-            source, source_lengths, inputs, target_lengths, outputs[real], places, rows, count=len(places)
-        )
-
-    def to(self, device: torch.device) -> "PairBatch":
-        if device.type == "cpu":
-            return self
-        names = ("source", "source_lengths", "inputs", "target_lengths", "targets", "places", "rows")
-        moved = {}
-        for name in names:
-            tensor = getattr(self, name)
-            tensor = tensor.pin_memory() if device.type == "cuda" else tensor
-            moved[name] = tensor.to(device, non_blocking=True)
-        return replace(self, **moved)
-
-    def split(self, pieces: int) -> Iterator["PairBatch"]:
-        """At most `pieces` batches of consecutive rows, which together are this one."""
-        if pieces == 1:
-            yield self
-            return
-        outputs = torch.zeros_like(self.inputs).flatten().index_copy(0, self.places, self.targets)
-        parts = (
-            self.source,
-            self.source_lengths,
-            self.inputs,
-            outputs.view_as(self.inputs),
-            self.target_lengths,
-        )
-        for some in zip(*(part.tensor_split(pieces) for part in parts), strict=True):
-            if len(some[0]):
-                yield self._assembled(*some)
+    source, source_lengths = _pad([np.append(ids, end) for ids in sources])
+    outputs, target_lengths = _pad([np.append(ids, end) for ids in targets])
+    inputs = torch.cat((torch.full((len(outputs), 1), end), outputs[:, :-1]), dim=1)
+    return Batch(
+        {"source": source, "inputs": inputs, "targets": outputs},
+        target_lengths.numpy(),
+        {"source": source_lengths, "targets": target_lengths},
+    )
 
 
 def _pad(sentences: list[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

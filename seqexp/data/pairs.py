@@ -37,19 +37,15 @@ class PairCorpus:
     lines: list[int]
     files: list[Path] = field(default_factory=list)
     left_out: str | None = None
+    generated: bool = False
 
 
 def find_pairs(config: ParallelDataConfig) -> PairCorpus:
-    """The pairs of a data set: given files, usual places, download, in this order; or the phrase book.
+    """The pairs of a data set: given files, usual places, download, in this order.
 
     Raises:
         UserError: none of these has any, or a file is no text.
     """
-    if config.name == "phrasebook":
-        from seqexp.data.phrasebook import VERSION, phrasebook
-
-        origin = f"generated from a small grammar written for this project (version {VERSION})"
-        return _corpus(iter(phrasebook()), origin, [], config.swap)
     return read_pairs(_find_files(config), config.encoding, config.swap)
 
 
@@ -98,12 +94,17 @@ def read_pairs(files: list[Path], encoding: str | None, swap: bool = False, leas
                 "must be the translation of line n of the other."
             )
         found = zip(source, target, strict=True)
-    return _corpus(found, " and ".join(map(str, files)), files, swap, least)
+    return make_corpus(found, " and ".join(map(str, files)), files, swap, least)
 
 
-def _corpus(
+def make_corpus(
     found: Iterator[tuple[str, ...]], origin: str, files: list[Path], swap: bool, least: int = 10
 ) -> PairCorpus:
+    """Pairs out of columns; `least` of them at least.
+
+    Raises:
+        UserError: there are too few.
+    """
     pairs: list[Pair] = []
     lines: list[int] = []
     empty = 0

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.data import OtherDataConfig, ParallelDataConfig
-from seqexp.data.base import FixedData, View
-from seqexp.data.pair_batch import LengthBatches, PairBatch
+from seqexp.data.base import Data, View
+from seqexp.data.batch import Batch
+from seqexp.data.pair_batch import LengthBatches, pair_batch
 from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
@@ -70,34 +72,34 @@ class PairPart:
     source: Sentences
     target: Sentences
 
-    def batch(self, members: Iterable[int], end: int) -> PairBatch:
+    def batch(self, members: Iterable[int], end: int) -> Batch:
         members = list(members)
-        return PairBatch.from_ids(
+        return pair_batch(
             [self.source[number] for number in members], [self.target[number] for number in members], end
         )
 
 
-class ParallelData(FixedData):
+class ParallelData(Data):
     """Pairs of a corpus in their parts. Validation reads a part whole, by length."""
 
-    carries_state = False
     default_split = "test"
 
     def __init__(
-        self, config: ParallelDataConfig, corpus: PairCorpus, tokenizer: PairTokenizer, seed: int,
+        self, config: ParallelDataConfig, corpus: PairCorpus, preprocessor: Preprocessor, seed: int,
         members: dict[str, list[int]], encoded: list[Sentences] | None = None,
     ) -> None:  # fmt: skip
-        self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
+        self.config, self.corpus, self.preprocessor, self.seed = config, corpus, preprocessor, seed
+        self.tokenizer = tokenizer = pair_tokenizer(preprocessor)
         if encoded is None:
             encoded = [encode_side(corpus, side, number) for number, side in enumerate(tokenizer.sides)]
-        self.parts: dict[str, PairPart] = {}
+        self.splits: dict[str, PairPart] = {}
         for name, numbers in members.items():
             sides = (side.choose(numbers) for side in encoded)
             pairs = [corpus.pairs[number] for number in numbers]
-            self.parts[name] = PairPart(pairs, [corpus.lines[number] for number in numbers], *sides)
+            self.splits[name] = PairPart(pairs, [corpus.lines[number] for number in numbers], *sides)
         self.overlong = 0
-        if "train" in self.parts:
-            part = self.parts["train"]
+        if "train" in self.splits:
+            part = self.splits["train"]
             longer = np.maximum(part.source.lengths, part.target.lengths)
             self._usable = np.flatnonzero(longer <= config.max_seq_len)
             self.overlong = len(longer) - len(self._usable)
@@ -111,23 +113,41 @@ class ParallelData(FixedData):
             self._batches = LengthBatches(source, target, config.batch_tokens, config.batch_size)
 
     @classmethod
-    def build(cls, config: ParallelDataConfig, tokenizer_config: Any, seed: int) -> "ParallelData":
-        """Find the pairs, divide them, fit the tokenizers on the training part, encode.
+    def find_corpus(cls, config: ParallelDataConfig) -> PairCorpus:
+        """The pairs that the configuration names.
+
+        Raises:
+            UserError: there are none, or a file is no text.
+        """
+        return find_pairs(config)
+
+    @classmethod
+    def build(
+        cls,
+        config: ParallelDataConfig,
+        tokenizer: Any = None,
+        seed: int = 1,
+        preprocessor: Preprocessor | None = None,
+    ) -> "ParallelData":
+        """Find the pairs, split them, fit the tokenizers on the training split unless there are some, encode.
 
         Raises:
             UserError: no pairs, or too few.
         """
-        corpus = find_pairs(config)
+        corpus = cls.find_corpus(config)
         members = divide(corpus.pairs, config.split)
-        source, target = fit_tokenizers(corpus, config.split, members["train"], tokenizer_config)
+        if preprocessor is None:
+            source, target = fit_tokenizers(corpus, config.split, members["train"], tokenizer)
+        else:
+            source, target = preprocessor["source"], preprocessor["target"]
         encoded = [encode_side(corpus, side, number) for number, side in enumerate((source, target))]
         ratio = length_ratio(*(side.lengths[members["train"]] for side in encoded))
-        tokenizer = PairTokenizer(source, target, ratio)
-        data = cls(config, corpus, tokenizer, seed, members, encoded)
+        fitted = Preprocessor({"source": source, "target": target}, values={"length_ratio": ratio})
+        data = cls(config, corpus, fitted, seed, members, encoded)
         if corpus.left_out:
             log.warning("left out: %s", corpus.left_out)
-        for side, part in (("source", data.parts["train"].source), ("target", data.parts["train"].target)):
-            share = _unknown(part, getattr(tokenizer, side)) / max(1, len(part.ids))
+        for side, part in (("source", data.splits["train"].source), ("target", data.splits["train"].target)):
+            share = _unknown(part, getattr(data.tokenizer, side)) / max(1, len(part.ids))
             if share > MUCH_UNKNOWN:
                 log.warning("%.0f %% of the %s tokens in training are unknown", 100 * share, side)
         if data.overlong:
@@ -141,7 +161,7 @@ class ParallelData(FixedData):
     def for_evaluation(
         cls,
         config: ParallelDataConfig,
-        tokenizer: PairTokenizer,
+        preprocessor: Preprocessor,
         manifest: dict[str, Any],
         other: OtherDataConfig,
         seed: int,
@@ -152,11 +172,7 @@ class ParallelData(FixedData):
             UserError: they are not there, or not the same, or `other` asks for what are no pairs.
         """
         del seed
-        if other.lengths is not None or other.sequences is not None:
-            raise UserError(
-                "data.lengths and data.sequences are for runs on parity; this run is on translation: give "
-                "data.source_path= and data.target_path=, or leave them out."
-            )
+        other.refuse_all_but(("path", "source_path", "target_path", "encoding"))
         named = [
             Path(path).expanduser() for path in (other.path, other.source_path, other.target_path) if path
         ]
@@ -165,7 +181,7 @@ class ParallelData(FixedData):
                 if not file.is_file():
                     raise UserError(f"{file} is not a file; give a file of pairs as data.path=.")
             others = read_pairs(named, other.encoding, config.swap, least=1)
-            return cls(config, others, tokenizer, 0, {"all": list(range(len(others.pairs)))})
+            return cls(config, others, preprocessor, 0, {"all": list(range(len(others.pairs)))})
         recorded = manifest.get("corpus") or {}
         # The manifest may come from a stranger: what it names is used only if its pairs have the right hash.
         files = recorded.get("files")
@@ -174,28 +190,14 @@ class ParallelData(FixedData):
             with contextlib.suppress(UserError):
                 corpus = read_pairs([Path(file) for file in files], config.encoding, config.swap)
         if corpus is None or corpus.sha256 != recorded.get("sha256"):
-            corpus = find_pairs(config)
+            corpus = cls.find_corpus(config)
         if corpus.sha256 != recorded.get("sha256"):
             raise UserError(
                 f"the pairs of this run are not here: they had sha256 {str(recorded.get('sha256'))[:12]}…, "
                 f"and {corpus.origin} has {corpus.sha256[:12]}…. Put the files back, or judge the run on "
                 "other pairs with data.path=."
             )
-        return cls(config, corpus, tokenizer, 0, divide(corpus.pairs, config.split))
-
-    @staticmethod
-    def read_tokenizer(plain: Any) -> PairTokenizer:
-        """The two tokenizers in a checkpoint."""
-        return PairTokenizer.from_plain(plain)
-
-    @staticmethod
-    def sizes(tokenizer: PairTokenizer) -> dict[str, Any]:
-        """What the data decides about a model."""
-        return {
-            "source_vocab_size": tokenizer.source.vocab_size,
-            "target_vocab_size": tokenizer.target.vocab_size,
-            "joint_vocabulary": tokenizer.joint,
-        }
+        return cls(config, corpus, preprocessor, 0, divide(corpus.pairs, config.split))
 
     # Training
 
@@ -203,35 +205,35 @@ class ParallelData(FixedData):
     def steps_per_epoch(self) -> float:
         return len(self._batches)
 
-    def train_batch(self, step: int) -> PairBatch:
+    def train_batch(self, step: int) -> Batch:
         """The batch of step 0, 1, 2, …: a pure function of seed and step."""
         members = self._usable[self._batches.members(self.seed, step)]
-        return self.parts["train"].batch(members.tolist(), self.end)
+        return self.splits["train"].batch(members.tolist(), self.end)
 
     @property
     def end(self) -> int:
         """The token that ends a sentence, and begins it for the decoder; the same in both languages."""
-        return self.tokenizer.target.boundary_id
+        return self.tokenizer.target.eos_id
 
     # Held-out sentences
 
-    def eval_batches(self, split: str) -> Iterator[PairBatch]:
+    def eval_batches(self, split: str) -> Iterator[Batch]:
         """The whole part once, by length, whatever the length."""
         return (batch for _, batch in self.numbered_batches(split))
 
-    def numbered_batches(self, split: str) -> Iterator[tuple[list[int], PairBatch]]:
+    def numbered_batches(self, split: str) -> Iterator[tuple[list[int], Batch]]:
         """The same, with the places of a batch's pairs in the part."""
-        part = self.parts[split]
+        part = self.splits[split]
         batches = LengthBatches(part.source.lengths + 1, part.target.lengths + 1, EVAL_TOKENS, None)
         for number in range(len(batches)):
             members = batches.in_order(number).tolist()
             yield members, part.batch(members, self.end)
 
-    def eval_tokens(self, split: str) -> int:
-        return len(self.parts[split].target.ids) + len(self.parts[split].pairs)
+    def eval_count(self, split: str) -> int:
+        return len(self.splits[split].target.ids) + len(self.splits[split].pairs)
 
     def characters(self, split: str) -> int:
-        return sum(len(target) for _, target in self.parts[split].pairs)
+        return sum(len(target) for _, target in self.splits[split].pairs)
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
         """What `eval` judges: the part as a whole; and what of the files held no pair."""
@@ -240,34 +242,36 @@ class ParallelData(FixedData):
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""
-        generated = self.config.name == "phrasebook"
         return {
             "name": self.config.name,
             "origin": self.corpus.origin,
             "stand_in": None,
-            "generated": generated,
+            "generated": self.corpus.generated,
             "sha256": self.corpus.sha256,
             "pairs": len(self.corpus.pairs),
             "left_out": self.corpus.left_out,
             "split": self.config.split,
-            "parts": {
+            "splits": {
                 name: {
                     "pairs": len(part.pairs),
                     "sources": len({source for source, _ in part.pairs}),
-                    "tokens": self.eval_tokens(name),
+                    "tokens": self.eval_count(name),
                     "overlong": self.overlong if name == "train" else 0,
                     "unknown_source": _unknown(part.source, self.tokenizer.source),
                     "unknown_target": _unknown(part.target, self.tokenizer.target),
                 }
-                for name, part in self.parts.items()
+                for name, part in self.splits.items()
             },
             "files": [str(file.absolute()) for file in self.corpus.files],
-            "tokenizer": {
-                side: {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "hash": tokenizer.hash()}
-                for side, tokenizer in (("source", self.tokenizer.source), ("target", self.tokenizer.target))
-            },
+            "preprocessor": self.preprocessor.describe(),
         }
 
 
+def pair_tokenizer(preprocessor: Preprocessor) -> PairTokenizer:
+    """The tokenizers of a preprocessor as translation uses them."""
+    ratio = float(preprocessor.values["length_ratio"])
+    return PairTokenizer(preprocessor["source"], preprocessor["target"], ratio)
+
+
 def _unknown(sentences: Sentences, tokenizer: Tokenizer) -> int:
-    return 0 if tokenizer.unknown_id is None else int((sentences.ids == tokenizer.unknown_id).sum())
+    return 0 if tokenizer.unk_id is None else int((sentences.ids == tokenizer.unk_id).sum())

@@ -15,10 +15,10 @@ import torch
 
 from seqexp.config.data import OtherDataConfig, ParityDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
-from seqexp.data.base import View
+from seqexp.data.base import Data, View
 from seqexp.data.batch import Batch
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
-from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 from seqexp.tokenizers.bits import BitTokenizer
 
 # Bits in one batch of validation: enough to keep the machine busy, little enough for any memory.
@@ -34,30 +34,39 @@ def running_parity(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.bitwise_xor.accumulate(bits, axis=-1)
 
 
-class ParityData:
+class ParityData(Data):
     """Sequences of bits of one length, or of lengths drawn between bounds, with a curriculum if asked for."""
 
-    parts = ("val", "test")
-    carries_state = False
-    default_split = "val"
+    splits = ("val", "test")
 
-    def __init__(self, config: ParityDataConfig, tokenizer: Tokenizer, seed: int, sequences: int) -> None:
-        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+    def __init__(
+        self, config: ParityDataConfig, preprocessor: Preprocessor, seed: int, sequences: int
+    ) -> None:
+        self.config, self.preprocessor, self.seed = config, preprocessor, seed
         self.sequences = sequences
+        self.validated_on = f"{self.eval_length} bits"
         self.length = config.seq_len  # the longest in training now: the state of the curriculum
         self.lengths = sorted({*config.eval_lengths, self.eval_length})  # that `eval` judges
         self.origin = f"drawn from the seed, {_lengths(config)}"
 
     @classmethod
-    def build(cls, config: ParityDataConfig, tokenizer_config: TokenizerConfig, seed: int) -> "ParityData":
-        del tokenizer_config
-        return cls(config, BitTokenizer(), seed, config.eval_sequences)
+    def build(
+        cls,
+        config: ParityDataConfig,
+        tokenizer: TokenizerConfig | None = None,
+        seed: int = 1,
+        preprocessor: Preprocessor | None = None,
+    ) -> "ParityData":
+        """There is nothing to fit: bits in, one logit out."""
+        del tokenizer
+        preprocessor = preprocessor or Preprocessor({"text": BitTokenizer()}, n_outputs=1)
+        return cls(config, preprocessor, seed, config.eval_sequences)
 
     @classmethod
     def for_evaluation(
         cls,
         config: ParityDataConfig,
-        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
         manifest: dict[str, Any],
         other: OtherDataConfig,
         seed: int,
@@ -70,12 +79,8 @@ class ParityData:
             UserError: another text was named, or more bits than memory holds.
         """
         del manifest
-        if any((other.path, other.encoding, other.source_path)):
-            raise UserError(
-                "data.path, data.source_path and data.encoding are for runs on text or sentences; a run on "
-                "parity is judged on sequences of bits: data.lengths=[100,1000] data.sequences=10000."
-            )
-        data = cls(config, tokenizer, seed, sequences=other.sequences or config.eval_sequences)
+        other.refuse_all_but(("lengths", "sequences"))
+        data = cls(config, preprocessor, seed, sequences=other.sequences or config.eval_sequences)
         data.lengths = sorted(set(other.lengths)) if other.lengths else data.lengths
         data.origin = "held-out sequences, the same for every run"
         bits = data.lengths[-1] * data.sequences
@@ -85,16 +90,6 @@ class ParityData:
                 f"limit is {MOST_BITS:,}; lower data.sequences or data.lengths."
             )
         return data
-
-    @staticmethod
-    def read_tokenizer(plain: Any) -> Tokenizer:
-        """The tokenizer in a checkpoint."""
-        return tokenizer_from_plain(plain)
-
-    @staticmethod
-    def sizes(tokenizer: Tokenizer) -> dict[str, int]:
-        """What the data decides about a model: two tokens in, one logit out."""
-        return {"vocab_size": tokenizer.vocab_size, "n_outputs": 1}
 
     @property
     def steps_per_epoch(self) -> float:
@@ -157,11 +152,9 @@ class ParityData:
         for first in range(0, len(bits), rows):
             yield _batch(bits[first : first + rows])
 
-    def eval_tokens(self, split: str) -> int:
+    def eval_count(self, split: str) -> int:
         del split
         return self.sequences * self.eval_length
-
-    characters = eval_tokens
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
         """The data at each length that `eval` judges, and notes of the lengths that the model cannot hold."""
@@ -169,7 +162,7 @@ class ParityData:
         views = []
         for length in fit:
             config = replace(self.config, seq_len=length, min_seq_len=None, max_seq_len=None)
-            data = ParityData(config, self.tokenizer, self.seed, self.sequences)
+            data = ParityData(config, self.preprocessor, self.seed, self.sequences)
             views.append(View({"length": length}, data, main=length == self.eval_length))
         left_out = ", ".join(str(length) for length in self.lengths if length not in fit)
         return views, [f"not judged: lengths {left_out}; the model's window is {max_len}"] if left_out else []
@@ -182,7 +175,7 @@ class ParityData:
             "origin": self.origin,
             "stand_in": None,
             "sha256": digest,
-            "parts": {split: {"sequences": self.sequences} for split in self.parts},
+            "splits": {split: {"sequences": self.sequences} for split in self.splits},
         }
 
 
@@ -195,6 +188,5 @@ def _lengths(config: ParityDataConfig) -> str:
 def _batch(bits: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | None = None) -> Batch:
     """Bits (B, T) with their running parity; of row b only the first `lengths[b]` count."""
     targets = running_parity(bits)
-    if lengths is None:
-        return Batch(torch.from_numpy(bits), torch.from_numpy(targets), bits.size)
-    return Batch.padded(torch.from_numpy(bits), torch.from_numpy(targets), lengths)
+    lengths = np.full(len(bits), bits.shape[1]) if lengths is None else lengths
+    return Batch.of_targets(torch.from_numpy(bits), torch.from_numpy(targets), lengths)

@@ -15,11 +15,12 @@ import numpy as np
 from seqexp import registry
 from seqexp.config.data import OtherDataConfig, TextDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
-from seqexp.data.base import FixedData, View
+from seqexp.data.base import Data
 from seqexp.data.batch import Batch
 from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
-from seqexp.data.encoded import Part, encode_corpus, training_pieces
+from seqexp.data.encoded import Part, encode_corpus, split_pieces, training_pieces
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.shuffle import ROUNDS, permute
 from seqexp.data.sources import (
     Corpus,
@@ -77,18 +78,19 @@ def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
     return Corpus(documents, origin)
 
 
-class TextData(FixedData):
+class TextData(Data):
     """Windows of `config.seq_len` tokens of a corpus. Validation is whole and in order."""
 
     def __init__(
-        self, config: TextDataConfig, corpus: Corpus, tokenizer: Tokenizer, split: str, seed: int
+        self, config: TextDataConfig, corpus: Corpus, preprocessor: Preprocessor, split: str, seed: int
     ) -> None:
-        self.config, self.corpus, self.tokenizer, self.seed = config, corpus, tokenizer, seed
-        self.parts: dict[str, Part] = encode_corpus(corpus, split, tokenizer)
+        self.config, self.corpus, self.preprocessor, self.seed = config, corpus, preprocessor, seed
+        self.tokenizer = preprocessor["text"]
+        self.splits: dict[str, Part] = encode_corpus(corpus, split, self.tokenizer)
 
     def warn_of_unknown(self) -> None:
         """Say what the parts hold that training never showed."""
-        for name, part in self.parts.items():
+        for name, part in self.splits.items():
             if part.unknown:
                 log.warning(
                     "%s: %d of %d characters were never seen in training (%s); they cost their bits "
@@ -96,16 +98,26 @@ class TextData(FixedData):
                 )  # fmt: skip
 
     @classmethod
-    def build(cls, config: TextDataConfig, tokenizer_config: TokenizerConfig, seed: int) -> "TextData":
-        """Find the corpus, fit the tokenizer on its training part, encode.
+    def build(
+        cls,
+        config: TextDataConfig,
+        tokenizer: TokenizerConfig | None = None,
+        seed: int = 1,
+        preprocessor: Preprocessor | None = None,
+    ) -> "TextData":
+        """Find the corpus, fit the tokenizer on its training split unless there is one, encode.
 
         Raises:
             UserError: no corpus, or too short for one window.
         """
         corpus = find_corpus(config)
-        tokenizer = _fit_tokenizer(corpus, config.split, tokenizer_config)
-        data = cls(config, corpus, tokenizer, config.split, seed)
-        for name, part in data.parts.items():
+        if preprocessor is None:
+            assert tokenizer is not None
+            preprocessor = Preprocessor({"text": _fit_tokenizer(corpus, config.split, tokenizer)})
+        else:
+            preprocessor = Preprocessor({"text": preprocessor["text"]})
+        data = cls(config, corpus, preprocessor, config.split, seed)
+        for name, part in data.splits.items():
             need = config.seq_len + 1 if name == "train" else 2
             if part.tokens < need:
                 raise UserError(
@@ -126,7 +138,7 @@ class TextData(FixedData):
     def for_evaluation(
         cls,
         config: TextDataConfig,
-        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
         manifest: dict[str, Any],
         other: OtherDataConfig,
         seed: int,
@@ -136,15 +148,10 @@ class TextData(FixedData):
         Raises:
             UserError: it is not there, or is not the same, or `other` asks for what is no text.
         """
-        if any((other.lengths, other.sequences, other.source_path, other.target_path)):
-            raise UserError(
-                "data.lengths and data.sequences are for runs on parity, data.source_path and "
-                "data.target_path for translation; this run is on text: give data.path=<another text>, or "
-                "leave them out."
-            )
         del seed
+        other.refuse_all_but(("path", "encoding"))
         if other.path:
-            return cls.of_text(config, tokenizer, other.path, other.encoding)
+            return cls.of_text(config, preprocessor, other.path, other.encoding)
         recorded = manifest.get("corpus") or {}
         # The manifest may come from a stranger: what it names is used only if it has the right hash.
         listed = recorded.get("files")
@@ -162,13 +169,13 @@ class TextData(FixedData):
                 f"and {corpus.origin} has {corpus.sha256[:12]}…. Put its files back, or judge the run "
                 "on another text with data.path=."
             )
-        data = cls(config, corpus, tokenizer, config.split, seed=0)
+        data = cls(config, corpus, preprocessor, config.split, seed=0)
         data.warn_of_unknown()
         return data
 
     @classmethod
     def of_text(
-        cls, config: TextDataConfig, tokenizer: Tokenizer, path: str, encoding: str | None
+        cls, config: TextDataConfig, preprocessor: Preprocessor, path: str, encoding: str | None
     ) -> "TextData":
         """All of another text, as one part named ``all``.
 
@@ -176,30 +183,18 @@ class TextData(FixedData):
             UserError: no such file, or no text.
         """
         corpus = read_corpus(find_files(path), f"data.path={path}", encoding)
-        data = cls(config, corpus, tokenizer, "all", seed=0)
+        data = cls(config, corpus, preprocessor, "all", seed=0)
         data.warn_of_unknown()
         return data
 
-    default_split = "val"
-
-    @staticmethod
-    def read_tokenizer(plain: Any) -> Tokenizer:
-        """The tokenizer in a checkpoint."""
-        return tokenizer_from_plain(plain)
-
-    @staticmethod
-    def sizes(tokenizer: Tokenizer) -> dict[str, int]:
-        """What the data decides about a model."""
-        return {"vocab_size": tokenizer.vocab_size}
-
     @property
-    def carries_state(self) -> bool:
+    def carries_state(self) -> bool:  # type: ignore[override]
         """Whether batches go on row by row, so that a recurrent model may carry its state."""
-        return self.config.carry_state
+        return bool(self.config.carry_state)
 
     @cached_property
     def windows_per_epoch(self) -> int:
-        return max(1, (self.parts["train"].tokens - self.config.seq_len) // self.config.seq_len)
+        return max(1, (self.splits["train"].tokens - self.config.seq_len) // self.config.seq_len)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -223,7 +218,7 @@ class TextData(FixedData):
             epoch, column = divmod(step, self._windows_per_row)
             _, phase = self._epoch(epoch)
             starts = phase + (np.arange(size) * self._windows_per_row + column) * length
-            windows = self.parts["train"].windows(starts, length + 1)
+            windows = self.splits["train"].windows(starts, length + 1)
             return replace(Batch.from_windows(windows, np.full(size, length)), continues=column > 0)
         count = np.arange(step * size, (step + 1) * size, dtype=np.int64)
         epochs, places = np.divmod(count, self.windows_per_epoch)
@@ -232,22 +227,22 @@ class TextData(FixedData):
             here = epochs == epoch
             order, phase = self._epoch(int(epoch))
             starts[here] = permute(places[here], self.windows_per_epoch, order) * length + phase
-        windows = self.parts["train"].windows(starts, length + 1)
+        windows = self.splits["train"].windows(starts, length + 1)
         # Documents are few: without these a model hardly ever meets the boundary that exams begin with.
         share = self.config.boundary_share
-        windows[np.floor((count + 1) * share) > np.floor(count * share), 0] = self.tokenizer.boundary_id
+        windows[np.floor((count + 1) * share) > np.floor(count * share), 0] = self.tokenizer.bos_id
         return Batch.from_windows(windows, np.full(size, length))
 
     def _epoch(self, epoch: int) -> tuple[Any, int]:
         """The keys of the epoch's order, and where its first window starts."""
         *keys, draw = np.random.SeedSequence([self.seed, epoch]).generate_state(ROUNDS + 1, np.uint64)
         length = self.config.seq_len
-        room = self.parts["train"].tokens - self.windows_per_epoch * length
+        room = self.splits["train"].tokens - self.windows_per_epoch * length
         return np.array(keys, dtype=np.uint64), int(draw % np.uint64(room))
 
     def eval_batches(self, split: str) -> Iterator[Batch]:
         """The whole part once, in windows that follow each other; the last one is padded."""
-        part, length = self.parts[split], self.config.seq_len
+        part, length = self.splits[split], self.config.seq_len
         starts = np.arange(0, part.tokens - 1, length, dtype=np.int64)
         if self.carries_state:
             rows = min(self.config.batch_size, len(starts))
@@ -262,18 +257,26 @@ class TextData(FixedData):
             batch = Batch.from_windows(part.windows(some, length + 1), lengths)
             yield replace(batch, continues=self.carries_state and number > 0)
 
-    def eval_tokens(self, split: str) -> int:
-        """How many targets `eval_batches` holds in all."""
-        return self.parts[split].tokens - 1
+    def eval_count(self, split: str) -> int:
+        """The number of targets that `eval_batches` holds in all."""
+        return self.splits[split].tokens - 1
 
     def characters(self, split: str) -> int:
-        """How many characters of text these targets stand for."""
-        return self.parts[split].characters
+        """The number of characters of text that these targets stand for."""
+        return self.splits[split].characters
 
-    def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
-        """What `eval` judges: the part as a whole, whatever the model's window."""
-        del max_len
-        return [View({}, self)], []
+    def some_text(self, split: str, characters: int) -> str | None:
+        """The first whole words of a split that have no unknown characters; None if there are none."""
+        for part, _, _, text in split_pieces(self.corpus, self.config.split):
+            if part != split:
+                continue
+            # The first line may begin inside a word.
+            for line in text[: 100 * characters].split("\n")[1:]:
+                shown = line.strip()[:characters].rpartition(" ")[0]
+                if shown.isprintable() and shown and not self.tokenizer.unknown_characters(shown):
+                    return shown
+            return None
+        return None
 
     def describe(self) -> dict[str, Any]:
         """The corpus for the manifest: what, from where, its hash, its parts."""
@@ -284,20 +287,16 @@ class TextData(FixedData):
             "sha256": self.corpus.sha256,
             "characters": self.corpus.characters,
             "split": self.config.split,
-            "parts": {
+            "splits": {
                 name: {
                     "tokens": part.tokens - 1,
                     "characters": part.characters,
                     "unknown_characters": part.unknown,
                 }
-                for name, part in self.parts.items()
+                for name, part in self.splits.items()
             },
             "files": [_describe_file(document) for document in self.corpus.documents],
-            "tokenizer": {
-                "name": self.tokenizer.name,
-                "vocab_size": self.tokenizer.vocab_size,
-                "hash": self.tokenizer.hash(),
-            },
+            "preprocessor": self.preprocessor.describe(),
         }
 
 

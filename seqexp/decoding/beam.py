@@ -27,17 +27,18 @@ class Hypothesis:
 
 
 class BeamSearch:
-    """A search with one model and one set of options; `never` are tokens that are not written."""
+    """A search with one model and one set of options; `suppress_tokens` are never generated."""
 
     def __init__(
         self,
         model: IncrementalModel,
         end: int,
         config: GenerationConfig,
-        never: list[int] | None = None,
+        suppress_tokens: list[int] | None = None,
         keep_attention: bool = False,
     ) -> None:
-        self.model, self.end, self.config, self.never = model, end, config, never or []
+        self.model, self.end, self.config = model, end, config
+        self.suppress_tokens = suppress_tokens or []
         self.size = config.beam_size
         self.keep_attention = keep_attention or config.coverage_penalty > 0
 
@@ -101,8 +102,8 @@ class BeamSearch:
         """(R, V), minus infinity for what may not follow; what may is not made more likely by that."""
         logp = logits.log_softmax(dim=-1)
         ends = logp[:, self.end].clone()
-        if self.never:
-            logp[:, self.never] = -math.inf
+        if self.suppress_tokens:
+            logp[:, self.suppress_tokens] = -math.inf
         if history.shape[1] < self.config.min_length:
             logp[:, self.end] = -math.inf
         if self.config.no_repeat_ngram:

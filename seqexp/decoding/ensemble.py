@@ -1,7 +1,9 @@
 """Several models that decide together, behind the interface of one."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,6 +32,10 @@ class Ensemble:
 
     def train(self, mode: bool) -> None:
         assert not mode, "an ensemble is not trained"
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Those of all models."""
+        return chain.from_iterable(model.parameters() for model in self.models)
 
     @property
     def shows_attention(self) -> bool:

@@ -1,6 +1,8 @@
 """Draw text from a language model: temperature, top-k, top-p, greedy."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,26 +48,41 @@ def sample(
     temperature: float,
     top_k: int = 0,
     top_p: float = 1.0,
-    never: Sequence[int] = (),
+    suppress_tokens: Sequence[int] = (),
     seed: int = 0,
 ) -> Iterator[Tensor]:
     """Yield the next token of each row, (B,), up to `max_new_tokens` times, after `prompt` (B, T >= 1).
 
     Temperature 0 takes the most likely token. Row b draws from a stream of random numbers of its own,
-    named by (seed, b): it does not depend on how many rows there are. Tokens in `never` are not drawn.
+    named by (seed, b): it does not depend on how many rows there are. `suppress_tokens` are never drawn. Between
+    two tokens nothing of torch is left changed: the caller may train meanwhile.
     """
     streams = [np.random.default_rng([seed, row]) for row in range(len(prompt))]
     state, tokens = model.start(), prompt
-    with torch.inference_mode():
-        for _ in range(max_new_tokens):
+    for _ in range(max_new_tokens):
+        # Not around the yield: inference mode and evaluation mode would hold for the caller too.
+        with evaluation_mode(model), torch.inference_mode():
             all_logits, state = model.step(tokens, state)
             logits = all_logits[:, -1].float()
-            logits[:, list(never)] = float("-inf")
+            logits[:, list(suppress_tokens)] = float("-inf")
             if temperature == 0:
                 chosen = logits.argmax(dim=-1)
             else:
                 uniform = torch.tensor([stream.random() for stream in streams], dtype=torch.float64)
                 probabilities = filter_logits(logits, temperature, top_k, top_p).cpu()
                 chosen = draw(probabilities, uniform).to(prompt.device)
-            yield chosen
             tokens = chosen[:, None]
+        yield chosen
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode inside, and the mode as it was afterwards."""
+    was_training = getattr(model, "training", False)
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()

@@ -12,7 +12,7 @@ from seqexp.tokenizers.base import Tokenizer
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt; of an empty one, the boundary that begins a document.
+    """The tokens of a prompt; of an empty one, the token that begins a document.
 
     Raises:
         UserError: the prompt holds characters, or words, that the model never saw.
@@ -20,16 +20,16 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     ids: list[int] = tokenizer.encode(prompt).tolist()
     if tokenizer.unknown_characters(prompt):
         parts = zip(tokenizer.pieces(prompt), ids, strict=True)
-        unknown = dict.fromkeys(piece for piece, number in parts if number == tokenizer.unknown_id)
+        unknown = dict.fromkeys(piece for piece, number in parts if number == tokenizer.unk_id)
         shown = ", ".join(f"{piece!r}" for piece in list(unknown)[:10])
         raise UserError(
             f"the prompt holds what this model never saw in training: {shown}. Write it without, or train "
             "with tokenizer=byte or tokenizer=sentencepiece."
         )
     # A space at the end that is no token by itself is left to the word that follows.
-    if ids and ids[-1] == tokenizer.unknown_id:
+    if ids and ids[-1] == tokenizer.unk_id:
         ids.pop()
-    return ids or [tokenizer.boundary_id]
+    return ids or [tokenizer.bos_id]
 
 
 def generate_texts(
@@ -59,14 +59,14 @@ def generate_texts(
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
-        never=tokenizer.unwritable_ids(),
+        suppress_tokens=tokenizer.suppress_tokens(),
         seed=seed,
     )
     for tokens in drawn:
         for row, token in enumerate(tokens.tolist()):
             if ended[row]:
                 continue
-            if token == tokenizer.boundary_id:
+            if token == tokenizer.eos_id:
                 ended[row] = True
                 continue
             written[row].append(token)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from seqexp.config.run import GenerationConfig
-from seqexp.data.pair_batch import PairBatch
+from seqexp.data.pair_batch import pair_batch
 from seqexp.decoding.beam import BeamSearch, Hypothesis
 from seqexp.errors import UserError
 from seqexp.tokenizers.pair import PairTokenizer
@@ -56,11 +56,11 @@ class Translator:
                 "out."
             )
         self.want_attention = want_attention and model.shows_attention
-        unknown = tokenizer.target.unknown_id
+        unknown = tokenizer.target.unk_id
         self.copies = unknown is not None and config.replace_unknown and model.shows_attention
-        never = [] if self.copies or unknown is None else [unknown]
+        suppressed = [] if self.copies or unknown is None else [unknown]
         keep = self.want_attention or self.copies
-        self.search = BeamSearch(model, tokenizer.target.boundary_id, config, never, keep)
+        self.search = BeamSearch(model, tokenizer.target.eos_id, config, suppressed, keep)
 
     def translate(self, sentences: Sequence[str]) -> Iterator[tuple[int, list[Translated], str | None]]:
         """For each sentence its number, its `n_best` translations and a note of what was unusual, by length.
@@ -90,7 +90,7 @@ class Translator:
 
     def _unknown(self, sentence: str, ids: npt.NDArray[np.uint32]) -> str:
         """The parts of a source that are no tokens."""
-        unknown = self.tokenizer.source.unknown_id
+        unknown = self.tokenizer.source.unk_id
         if unknown is None or unknown not in ids:
             return ""
         pieces = zip(self.tokenizer.source_pieces(sentence), ids.tolist(), strict=True)
@@ -112,16 +112,16 @@ class Translator:
 
     def _search(self, sources: list[npt.NDArray[np.uint32]]) -> list[list[Hypothesis]]:
         end = self.search.end
-        batch = PairBatch.from_ids(sources, [[] for _ in sources], end).to(self.device)
+        batch = pair_batch(sources, [[] for _ in sources], end).to(self.device)
         longest = [self.tokenizer.longest_target(len(ids), self.config.max_length_ratio) for ids in sources]
         lengths = [len(ids) + 1 for ids in sources]
-        return self.search.search((batch.source, batch.source_lengths), lengths, longest)
+        return self.search.search((batch.source, batch.lengths["source"]), lengths, longest)
 
     def _finished(self, hypothesis: Hypothesis, sentence: str) -> Translated:
         source, target = self.tokenizer.source, self.tokenizer.target
         tokens = hypothesis.tokens
         text = self.tokenizer.decode_target(tokens)
-        if self.copies and target.unknown_id in tokens:
+        if self.copies and target.unk_id in tokens:
             assert hypothesis.attention is not None
             text = self._copied(tokens, hypothesis.attention, sentence)
         if not self.want_attention or hypothesis.attention is None:
@@ -129,8 +129,8 @@ class Translator:
         return Translated(
             text, hypothesis.log_probability, hypothesis.score, tokens,
             hypothesis.attention.float().cpu().numpy(),
-            [*self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE], source.piece(source.boundary_id)],
-            [target.piece(token) for token in [*tokens, target.boundary_id]],
+            [*self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE], source.piece(source.eos_id)],
+            [target.piece(token) for token in [*tokens, target.eos_id]],
         )  # fmt: skip
 
     def _copied(self, tokens: list[int], attention: torch.Tensor, sentence: str) -> str:
@@ -140,17 +140,8 @@ class Translator:
         parts = self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE]
         pieces = [
             parts[int(attention[place, : len(parts)].argmax())]
-            if token == target.unknown_id
+            if token == target.unk_id
             else target.piece(token)
             for place, token in enumerate(tokens)
         ]
         return target.join(pieces).removeprefix(target.sentence_start)
-
-
-@torch.inference_mode()
-def log_probabilities(model: Any, batch: PairBatch) -> list[float]:
-    """Of each pair in the batch log p(target, end | source), in nats."""
-    logits = model(batch.source, batch.source_lengths, batch.inputs, batch.places).float()
-    each = logits.log_softmax(dim=-1).gather(1, batch.targets[:, None]).squeeze(1)
-    sums: list[float] = each.new_zeros(len(batch.source)).index_add(0, batch.rows, each).tolist()
-    return sums

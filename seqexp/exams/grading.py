@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqexp.exams.questions import BANDS, NEW_STRETCHES, Exam, MinimalPair, band_of
-from seqexp.intervals import accuracy_interval, paired_difference
+from seqexp.metrics.intervals import accuracy_interval, paired_difference
 
 Credits = npt.NDArray[np.float64]
 MISTAKES = 10

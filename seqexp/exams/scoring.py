@@ -94,7 +94,7 @@ class Scorer:
         unknown = [""] * len(distinct)
         for text, number in distinct.items():
             ids = self.tokenizer.encode(before + text).astype(np.int64)
-            if self.tokenizer.unknown_id is not None and (ids == self.tokenizer.unknown_id).any():
+            if self.tokenizer.unk_id is not None and (ids == self.tokenizer.unk_id).any():
                 unknown[number] = self.tokenizer.unknown_characters(text) or text
             else:
                 rows += self._windows(number, ids, words)
@@ -107,7 +107,7 @@ class Scorer:
 
     def _windows(self, number: int, ids: Ids64, words: bool) -> Iterator[_Row]:
         """A text as one row, or as several that overlap."""
-        inputs = np.concatenate(([self.tokenizer.boundary_id], ids))
+        inputs = np.concatenate(([self.tokenizer.bos_id], ids))
         # The end of a word is predicted too; what follows the last token of a sentence is not asked.
         targets = np.append(ids, IGNORE)
         if not words:
@@ -149,7 +149,7 @@ class Scorer:
     def _sum_batch(self, rows: list[_Row]) -> Tensor:
         """(B,) in fp64, on the device: nothing here waits for a GPU."""
         lengths = [len(row.inputs) for row in rows]
-        inputs = np.full((len(rows), max(lengths)), self.tokenizer.boundary_id)
+        inputs = np.full((len(rows), max(lengths)), self.tokenizer.bos_id)
         targets = np.full(inputs.shape, IGNORE)
         for b, row in enumerate(rows):
             inputs[b, : lengths[b]], targets[b, : lengths[b]] = row.inputs, row.targets

@@ -1,14 +1,25 @@
-"""What ties a model's outputs to a loss, metrics and decoding."""
+"""What a task is: it ties a model's outputs to a loss, metrics, predictions and pictures.
 
-from collections.abc import Callable, Iterator, Mapping
+A new task is one subclass of `Task` with `loss` and `predict`; everything else has a default.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from seqexp.config.run import GenerationConfig
-from seqexp.tokenizers.base import Tokenizer
+from seqexp.data.base import Data
+from seqexp.data.batch import Batch
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.errors import UserError
+from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.tasks.carried import CarriedState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +31,8 @@ Forward = Callable[..., Tensor]
 class LossOutput:
     """Sums over the counted items of a batch, in fp32; the caller divides by the count.
 
-    `loss_sum` is what is minimised, `nll_sum` what is reported as the loss: the negative log-likelihood
-    in nats, never smoothed, or for a loss that is no likelihood, that loss.
+    `loss_sum` is minimised, `nll_sum` is reported as the loss: the negative log-likelihood in nats, never
+    smoothed, or for a loss that is no likelihood, that loss.
     """
 
     loss_sum: Tensor
@@ -29,58 +40,228 @@ class LossOutput:
     metric_sums: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class Sums:
+    """`LossOutput`s of a whole split, added up on the host in fp64."""
+
+    nll: float = 0.0
+    count: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
-class Metric:
-    """A number, how many items it is an average of, and its 95 % interval where it is a share."""
+class EvalOptions:
+    """How to evaluate: the context of forward passes, and how to generate what is compared with references.
 
-    value: float
-    count: int
-    interval: tuple[float, float] | None = None
+    With `generation` None a task generates quickly, as at the validations of a training run.
+    """
+
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    generation: GenerationConfig | None = None
+    seed: int = 1
 
 
-class Task(Protocol):
-    """A task is made from its configuration; `model` in `loss` is anything that gives logits."""
+class Evaluation(dict[str, Metric]):
+    """Metrics by name, without the split's prefix, and what else came of an evaluation.
 
-    metric_names: tuple[str, ...]  # what a validation measures, and `trainer.monitor` may name
+    `details` are plain values for ``result.json`` from which `Task.tables` makes tables, `notes` are for the user,
+    and `files` are texts to keep in the run folder, by file name.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+        super().__init__(metrics or {})
+        self.details: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The evaluation of one view of the data."""
+
+    label: Mapping[str, int | float | str]
+    evaluation: Mapping[str, Metric]
+    main: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text: one header cell a column, rows of as many cells."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict: the settings of generation, the seed, and the names of the pictures that are wanted."""
+
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    seed: int = 1
+    figures: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of input number `index`.
+
+    `texts` are the answers, the best first, or several samples. A prediction that is not `final` is followed by a
+    longer one of the same input. `values` are plain values for JSON, `note` says what was unusual, and `figures`
+    draw the pictures that were asked for.
+    """
+
+    index: int
+    texts: tuple[str, ...]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    final: bool = True
+    note: str | None = None
+    figures: "Mapping[str, Callable[[], Figure]]" = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.texts[0]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A piece of what a model makes now, for the log, with pictures by name."""
+
+    text: str
+    figures: "Mapping[str, Figure]" = field(default_factory=dict)
+
+
+class Task(ABC):
+    """A task, made from its configuration. In `loss`, `model` is anything that is called like the model.
+
+    `metrics` declares what a validation measures, by name without the split's prefix: `trainer.monitor` may name
+    one whose direction is declared. `loss_unit` is the unit of the loss.
+    """
+
+    metrics: Mapping[str, MetricSpec]
     loss_unit: str
+    # The precision that precision=auto stands for, or None for the device's own choice.
+    auto_precision: ClassVar[str | None] = None
+    # The key of an input on the command line, and whether each line of a file is an input (else the whole file is).
+    input_key: ClassVar[str] = "text"
+    reads_lines: ClassVar[bool] = True
 
-    def count(self, batch: Any) -> int:
-        """The items that the loss of a batch averages over, known before the forward pass."""
-        ...
+    def count(self, batch: Batch) -> int:
+        """The number of items that the loss of a batch averages over, known before the forward pass."""
+        return batch.count
 
-    def loss(self, model: Forward, batch: Any) -> LossOutput: ...
+    @abstractmethod
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
+        """Sums over a batch. Smoothing and the like are for `training` alone; metric sums for evaluation."""
 
-    def metrics(
-        self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, Metric]:
-        """Averages over a whole split, by metric name without the split's prefix."""
-        ...
+    def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
+        """Metrics of a whole split: sums over every batch, divided once."""
+        return Evaluation(self.averages(self.sums(model, data, split, options or EvalOptions()), data, split))
 
-    def written(
-        self, model: torch.nn.Module, data: Any, split: str, device: torch.device
-    ) -> tuple[list[str], list[str]] | None:
-        """What the model writes at a validation and what it should have, for BLEU; or None."""
+    def sums(self, model: Any, data: Data, split: str, options: EvalOptions) -> Sums:
+        """Read a whole split once, in order, in evaluation mode.
+
+        Shows progress on a terminal when it takes more than two seconds. Leaves the random state and the model's
+        mode as they were.
+        """
+        was_training = model.training
+        model.eval()
+        device = device_of(model)
+        total = torch.zeros((), dtype=torch.float64)
+        sums = Sums()
+        carried = CarriedState(model) if data.carries_state else None
+        progress = tqdm(
+            total=data.eval_count(split), desc=f"evaluating {split}", unit="item", unit_scale=True,
+            delay=2, leave=False, disable=None,
+        )  # fmt: skip
+        with torch.inference_mode(), progress:
+            for batch in data.eval_batches(split):
+                if carried is not None:
+                    carried.begin(batch)
+                with options.autocast():
+                    output = self.loss(carried or model, batch.to(device), training=False)
+                total += output.nll_sum.double().cpu()
+                for name, value in output.metric_sums.items():
+                    sums.metrics[name] = sums.metrics.get(name, 0.0) + float(value)
+                sums.count += self.count(batch)
+                progress.update(batch.count)
+        model.train(was_training)
+        sums.nll = float(total)
+        return sums
+
+    def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
+        """Metrics from sums: `loss`, and each metric sum over the count."""
+        del data, split
+        found = {"loss": self.metrics["loss"].of(sums.nll / sums.count, sums.count)}
+        for name, value in sums.metrics.items():
+            found[name] = self.metrics[name].of(value / sums.count, sums.count)
+        return found
+
+    @abstractmethod
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """What the model makes of each input. Prints nothing, and writes no files.
+
+        Raises:
+            UserError: an input cannot be read; at the call, before anything is predicted.
+        """
+
+    def default_inputs(self, model: Any, options: PredictOptions) -> list[str] | None:
+        """The inputs to take where none were given; None: there must be some."""
+        del model, options
         return None
 
-    def sample(self, model: torch.nn.Module, data: Any, config: GenerationConfig, seed: int) -> str:
-        """A piece of what the model makes now, for the log."""
-        ...
+    def figure_names(self, model: Any) -> tuple[str, ...]:
+        """The pictures that predictions of this model can carry."""
+        del model
+        return ()
 
-    def sample_pictures(self, model: torch.nn.Module, data: Any) -> "dict[str, Figure]":
-        """Pictures that go with the sample, by name."""
+    def show(self, prediction: Prediction) -> str | None:
+        """What the command line prints for a final prediction; None: its values as a line of JSON."""
+        return prediction.text if len(prediction.texts) == 1 else None
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample | None:
+        """A piece of what the model makes at a validation; None: nothing worth showing."""
+        del model, data, options
+        return None
+
+    def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
+        """Pictures of a trained model, by name; `rows` are its evaluations on the views of the data."""
+        del model, data, rows
         return {}
 
-    def generate(
-        self,
-        model: torch.nn.Module,
-        tokenizer: Tokenizer,
-        prompt: str | None,
-        config: GenerationConfig,
-        seed: int,
-        device: torch.device,
-    ) -> Iterator[list[str]]:
-        """What `seqexp generate` writes, one text a sample, yielded again and again as they grow.
+    def tables(self, details: Mapping[str, Any]) -> list[Table]:
+        """Tables of the `details` of an evaluation."""
+        del details
+        return []
 
-        Not of translation: `seqexp/commands/translate.py` works sentence by sentence.
+    def example_input(self, data: Data) -> str | None:
+        """An input that the model can read, for the advice on what to type next."""
+        del data
+        return None
+
+    def scores(self, model: Any, data: Data, split: str) -> Iterator[dict[str, Any]]:
+        """The log-probability of each given answer, as plain values.
+
+        Raises:
+            UserError: the task has no such scores.
         """
-        ...
+        del model, data, split
+        raise UserError("score= is not available for the task of this run; leave it out.")
+
+    def combine(self, models: list[Any]) -> Any:
+        """One model out of several that predict together.
+
+        Raises:
+            UserError: the task cannot combine models.
+        """
+        del models
+        raise UserError("ensemble= is not available for the task of this run; leave it out.")
+
+
+def device_of(model: Any) -> torch.device:
+    """The device of a model's parameters."""
+    device: torch.device = next(iter(model.parameters())).device
+    return device

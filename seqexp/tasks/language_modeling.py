@@ -1,38 +1,60 @@
-"""Predict the next token, in words: loss in nats per token, perplexity, bits per character."""
+"""Predict the next token: loss in nats per token, perplexity, bits per character."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 
-from seqexp.config.run import GenerationConfig
 from seqexp.config.task import LanguageModelingConfig
+from seqexp.data.base import Data
 from seqexp.data.batch import IGNORE, Batch
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.text import TextData
 from seqexp.decoding.text import generate_texts, prompt_ids
-from seqexp.tasks.base import Forward, LossOutput, Metric, Task
+from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.tasks.base import (
+    Forward,
+    LossOutput,
+    Prediction,
+    PredictOptions,
+    Row,
+    Sample,
+    Sums,
+    Task,
+    device_of,
+)
+from seqexp.tasks.recurrence import hidden_states_figures
 from seqexp.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Characters of the prompt that is proposed to the user.
+EXAMPLE_CHARACTERS = 24
 
 
 class LanguageModeling(Task):
     """The task of every model that maps tokens (B, T) to logits of the next token (B, T, V)."""
 
-    metric_names = ("loss", "perplexity", "bits_per_char")
     loss_unit = "nats per token"
+    input_key = "prompt"
+    reads_lines = False
 
     def __init__(self, config: LanguageModelingConfig) -> None:
         self.label_smoothing = config.label_smoothing
+        self.metrics = {
+            "loss": MetricSpec(self.loss_unit, higher_is_better=False),
+            "perplexity": MetricSpec("per token", higher_is_better=False),
+            "bits_per_char": MetricSpec("bits", higher_is_better=False),
+        }
 
-    def count(self, batch: Batch) -> int:
-        return batch.count
-
-    def loss(self, model: Forward, batch: Batch) -> LossOutput:
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Cross-entropy summed over the targets that are not padding."""
         logits = model(batch.inputs).flatten(0, 1).float()
         targets = batch.targets.flatten()
         nll = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-        if not self.label_smoothing or not torch.is_grad_enabled():
+        if not self.label_smoothing or not training:
             return LossOutput(nll, nll.detach())
         loss = F.cross_entropy(
             logits,
@@ -43,41 +65,71 @@ class LanguageModeling(Task):
         )
         return LossOutput(loss, nll.detach())
 
-    def metrics(
-        self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, Metric]:
+    def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
         """`loss` in nats per token, `perplexity`, and `bits_per_char` of the text that was read."""
-        loss = nll_sum / count
+        assert isinstance(data, TextData)
+        loss, characters = sums.nll / sums.count, data.characters(split)
         return {
-            "loss": Metric(loss, count),
-            "perplexity": Metric(math.exp(loss) if loss < 700 else math.inf, count),
-            "bits_per_char": Metric(nll_sum / math.log(2) / characters, characters),
+            "loss": self.metrics["loss"].of(loss, sums.count),
+            "perplexity": self.metrics["perplexity"].of(
+                math.exp(loss) if loss < 700 else math.inf, sums.count
+            ),
+            "bits_per_char": self.metrics["bits_per_char"].of(
+                sums.nll / math.log(2) / characters, characters
+            ),
         }
 
-    def sample(self, model: torch.nn.Module, data: TextData, config: GenerationConfig, seed: int) -> str:
-        """Text from the beginning of a document on, drawn as `config` says."""
-        device = next(model.parameters()).device
-        text = ""
-        for texts in generate_texts(model, data.tokenizer, "", config, seed, device):  # type: ignore[arg-type]
-            text = texts[0]
-        return text
-
-    def generate(
-        self,
-        model: torch.nn.Module,
-        tokenizer: Tokenizer,
-        prompt: str | None,
-        config: GenerationConfig,
-        seed: int,
-        device: torch.device,
-    ) -> Iterator[list[str]]:
-        """The prompt and what follows it, token by token.
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """Each prompt and what follows it, token by token; `generation.num_samples` texts for each.
 
         Raises:
-            UserError: the prompt holds characters that the model never saw.
+            UserError: a prompt holds characters that the model never saw.
         """
-        prompt = prompt or ""
-        prompt_ids(tokenizer, prompt)
-        yield [prompt] * config.num_samples
-        for texts in generate_texts(model, tokenizer, prompt, config, seed, device):  # type: ignore[arg-type]
-            yield [prompt + text for text in texts]
+        tokenizer = preprocessor["text"]
+        for prompt in inputs:
+            prompt_ids(tokenizer, prompt)
+        return self._grow(model, tokenizer, inputs, options)
+
+    def _grow(
+        self, model: Any, tokenizer: Tokenizer, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        for index, prompt in enumerate(inputs):
+            texts = (prompt,) * options.generation.num_samples
+            yield Prediction(index, texts, final=False)
+            device = device_of(model)
+            for new in generate_texts(model, tokenizer, prompt, options.generation, options.seed, device):
+                texts = tuple(prompt + text for text in new)
+                yield Prediction(index, texts, final=False)
+            yield Prediction(index, texts, {"prompt": prompt, "samples": list(texts)})
+
+    def default_inputs(self, model: Any, options: PredictOptions) -> list[str]:
+        """Text from the beginning of a document on."""
+        del model, options
+        return [""]
+
+    def show(self, prediction: Prediction) -> str:
+        """The text; of several samples each under a line with its number."""
+        if len(prediction.texts) == 1:
+            return prediction.text
+        return "\n".join(
+            f"----- sample {number} of {len(prediction.texts)} -----\n{text}"
+            for number, text in enumerate(prediction.texts, start=1)
+        )
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
+        """Text from the beginning of a document on."""
+        *_, last = self.predict(model, data.preprocessor, [""], options)
+        return Sample(last.text)
+
+    def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
+        """Of a recurrent model the hidden states while it reads validation text."""
+        del rows
+        batch = next(data.eval_batches(data.default_split if data.default_split in data.splits else "all"))
+        return hidden_states_figures(model, batch.inputs[0], None, "hidden states")
+
+    def example_input(self, data: Data) -> str | None:
+        """The first words of the validation text that the model can read."""
+        assert isinstance(data, TextData)
+        return data.some_text("val", EXAMPLE_CHARACTERS)

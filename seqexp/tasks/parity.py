@@ -1,21 +1,42 @@
 """The parity task: at each step, are the ones so far odd? Loss at every step or at the last alone."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqexp.config.run import GenerationConfig
 from seqexp.config.task import ParityConfig
+from seqexp.data.base import Data
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
-from seqexp.intervals import clustered_wilson, wilson
-from seqexp.tasks.base import Forward, LossOutput, Metric, Task
+from seqexp.metrics.intervals import clustered_wilson, wilson
+from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.tasks.base import (
+    Forward,
+    LossOutput,
+    Prediction,
+    PredictOptions,
+    Row,
+    Sample,
+    Sums,
+    Task,
+    device_of,
+)
+from seqexp.tasks.recurrence import hidden_states, hidden_states_figures, is_recurrent
 from seqexp.tokenizers.base import Tokenizer
+from seqexp.tracking.plots import accuracy_by_length_figure, hidden_states_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Bits of the sequences that are drawn where none are given.
+DRAWN_BITS = 40
 
 
 class Parity(Task):
@@ -25,21 +46,28 @@ class Parity(Task):
     `last_accuracy` (the parity of the whole sequence), `sequence_accuracy` (every step right).
     """
 
-    metric_names = ("loss", "accuracy", "last_accuracy", "sequence_accuracy")
-    # A counter that must be exact for hundreds of steps: with precision=auto in full precision.
+    # A counter that must be exact for hundreds of steps.
     auto_precision = "fp32"
+    input_key = "prompt"
 
     def __init__(self, config: ParityConfig) -> None:
         self.full_supervision, self.kind = config.full_supervision, config.loss
         self.loss_unit = "nats" if config.loss == "bce" else "squared error"
+        accuracy = MetricSpec("share", higher_is_better=True)
+        self.metrics = {
+            "loss": MetricSpec(self.loss_unit, higher_is_better=False),
+            "accuracy": accuracy,
+            "last_accuracy": accuracy,
+            "sequence_accuracy": accuracy,
+        }
 
     def count(self, batch: Batch) -> int:
-        return batch.count if self.full_supervision else len(batch.inputs)
+        return batch.count if self.full_supervision else len(batch)
 
-    def loss(self, model: Forward, batch: Batch) -> LossOutput:
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """The loss summed over the supervised steps; outside training the hits are counted too."""
         logits, targets = model(batch.inputs).squeeze(2).float(), batch.targets
-        if self.full_supervision and batch.padded_targets:
+        if self.full_supervision and batch.padded:
             # Chosen without counting how many there are, which a GPU would have to be waited for.
             each = self._loss(logits, targets.clamp(min=0), "none")
             loss = torch.where(targets != IGNORE, each, 0.0).sum()
@@ -47,86 +75,114 @@ class Parity(Task):
             loss = self._loss(logits, targets)
         else:
             loss = self._loss(at_last(batch, logits), at_last(batch, targets))
-        return LossOutput(loss, loss.detach(), {} if torch.is_grad_enabled() else hits(logits, batch))
+        return LossOutput(loss, loss.detach(), {} if training else hits(logits, batch))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str = "sum") -> Tensor:
         if self.kind == "bce":
             return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction=reduction)
         return F.mse_loss(logits.sigmoid(), targets.float(), reduction=reduction)
 
-    def metrics(
-        self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, Metric]:
+    def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
         """`loss` per supervised step, and the accuracies, each with its count and 95 % interval."""
-        del characters
-        steps, sequences = int(metric_sums["steps"]), int(metric_sums["sequences"])
-        shares, squares = metric_sums["share"], metric_sums["share_squared"]
-        last, whole = int(metric_sums["last"]), int(metric_sums["whole"])
+        del data, split
+        found, spec = sums.metrics, self.metrics["accuracy"]
+        steps, sequences = int(found["steps"]), int(found["sequences"])
+        last, whole = int(found["last"]), int(found["whole"])
+        # Steps of one sequence are right or wrong together, so the interval is that of sequences.
+        interval = clustered_wilson(found["share"], found["share_squared"], sequences, steps)
         return {
-            "loss": Metric(nll_sum / count, count),
-            # Steps of one sequence are right or wrong together, so the interval is that of sequences.
-            "accuracy": Metric(
-                metric_sums["right"] / steps, steps, clustered_wilson(shares, squares, sequences, steps)
-            ),
-            "last_accuracy": Metric(last / sequences, sequences, wilson(last, sequences)),
-            "sequence_accuracy": Metric(whole / sequences, sequences, wilson(whole, sequences)),
+            "loss": self.metrics["loss"].of(sums.nll / sums.count, sums.count),
+            "accuracy": spec.of(found["right"] / steps, steps, interval),
+            "last_accuracy": spec.of(last / sequences, sequences, wilson(last, sequences)),
+            "sequence_accuracy": spec.of(whole / sequences, sequences, wilson(whole, sequences)),
         }
 
-    def sample(self, model: torch.nn.Module, data: ParityData, config: GenerationConfig, seed: int) -> str:
-        """The first held-out sequence, with what the model says beside the truth."""
-        del config, seed
-        bits = torch.from_numpy(data.held_out("val", min(data.eval_length, 60), 1)[0])
-        return answer(model, bits)
-
-    def generate(
-        self,
-        model: torch.nn.Module,
-        tokenizer: Tokenizer,
-        prompt: str | None,
-        config: GenerationConfig,
-        seed: int,
-        device: torch.device,
-    ) -> Iterator[list[str]]:
-        """What the model says of each line of bits in `prompt`, or of random bits where there is none.
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """What the model says of each sequence of bits, beside the truth.
 
         Raises:
-            UserError: the prompt holds no bits, something else too, or more than the model's window.
+            UserError: an input holds no bits, something else too, or more than the model's window.
         """
-        del device
         max_len = getattr(model, "max_len", None)
-        sequences = sequences_of(tokenizer, prompt, max_len, config.num_samples, seed)
-        yield ["\n\n".join(answer(model, bits) for bits in sequences)]
+        sequences = [
+            read_bits(preprocessor["text"], text, max_len, number)
+            for number, text in enumerate(inputs, start=1)
+        ]
+        if not any(map(len, sequences)):
+            raise UserError(
+                "there are no bits to read; write them as in prompt=0110100, or leave prompt= out."
+            )
+        return (
+            self._answer(model, bits, index, options) for index, bits in enumerate(sequences) if len(bits)
+        )
+
+    def _answer(self, model: Any, bits: Tensor, index: int, options: PredictOptions) -> Prediction:
+        figures: dict[str, Callable[[], Figure]] = {}
+        if "hidden_states" in options.figures:
+            figures["hidden_states"] = partial(_hidden_states_figure, model, bits, index)
+        text, values = answer(model, bits)
+        return Prediction(index, (text,), values, figures=figures)
+
+    def default_inputs(self, model: Any, options: PredictOptions) -> list[str]:
+        """`generation.num_samples` sequences of random bits."""
+        length = min(DRAWN_BITS, getattr(model, "max_len", None) or DRAWN_BITS)
+        draw = np.random.default_rng(options.seed)
+        rows = draw.integers(0, 2, (options.generation.num_samples, length))
+        return ["".join(map(str, row)) for row in rows.tolist()]
+
+    def figure_names(self, model: Any) -> tuple[str, ...]:
+        return ("hidden_states",) if is_recurrent(model) else ()
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
+        """The first held-out sequence, with what the model says beside the truth."""
+        del options
+        assert isinstance(data, ParityData)
+        bits = torch.from_numpy(data.held_out("val", min(data.eval_length, 60), 1)[0])
+        return Sample(answer(model, bits)[0])
+
+    def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
+        """Accuracy by length where several were judged; of a recurrent model the hidden states."""
+        assert isinstance(data, ParityData)
+        batch = next(data.eval_batches("val"))
+        found = hidden_states_figures(model, batch.inputs[0], batch.targets[0].tolist(), "hidden states")
+        if len(rows) > 1:
+            lengths = [int(row.label["length"]) for row in rows]
+            found["accuracy_by_length"] = accuracy_by_length_figure(
+                lengths, [row.evaluation for row in rows], data.eval_length, "accuracy by length"
+            )
+        return found
+
+    def example_input(self, data: Data) -> str:
+        del data
+        return "0110100"
 
 
-def sequences_of(
-    tokenizer: Tokenizer, prompt: str | None, max_len: int | None, drawn: int, seed: int
-) -> list[Tensor]:
-    """The lines of bits in a prompt; without a prompt, `drawn` sequences of 40 random bits.
+def read_bits(tokenizer: Tokenizer, text: str, max_len: int | None, line: int) -> Tensor:
+    """The bits (T,) of a line of input.
 
     Raises:
-        UserError: the prompt holds no bits, something else too, or more than `max_len` in a line.
+        UserError: the line holds something else, or more than `max_len` bits.
     """
-    if prompt is None:
-        length = min(40, max_len or 40)
-        return list(torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (drawn, length))))
-    sequences = []
-    for number, line in enumerate(prompt.splitlines(), start=1):
-        try:
-            bits = tokenizer.encode(line)
-        except UserError as error:
-            raise UserError(f"line {number}: {error}") from error
-        if max_len is not None and len(bits) > max_len:
-            raise UserError(f"line {number} has {len(bits)} bits, and the model's window is {max_len}.")
-        if len(bits):
-            sequences.append(torch.from_numpy(bits.astype(np.int64)))
-    if not sequences:
-        raise UserError("there are no bits to read; write them as in prompt=0110100, or leave prompt= out.")
-    return sequences
+    try:
+        bits = tokenizer.encode(text)
+    except UserError as error:
+        raise UserError(f"line {line}: {error}") from error
+    if max_len is not None and len(bits) > max_len:
+        raise UserError(f"line {line} has {len(bits)} bits, and the model's window is {max_len}.")
+    return torch.from_numpy(bits.astype(np.int64))
+
+
+def _hidden_states_figure(model: Any, bits: Tensor, index: int) -> "Figure":
+    truth = running_parity(bits.numpy()).tolist()
+    hidden = hidden_states(model, bits.to(device_of(model)))
+    return hidden_states_figure(hidden, bits.tolist(), truth, f"sequence {index + 1}")
 
 
 def at_last(batch: Batch, x: Tensor) -> Tensor:
     """The entry of x (B, T) at the last real step of each row, (B,)."""
-    if not batch.padded_targets:
+    if not batch.padded:
         return x[:, -1]
     last = (batch.targets != IGNORE).sum(1) - 1
     return x.gather(1, last[:, None]).squeeze(1)
@@ -149,8 +205,8 @@ def hits(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def answer(model: torch.nn.Module, bits: Tensor) -> str:
-    """Bits, truth, what the model says, and where it is wrong, one under the other."""
+def answer(model: torch.nn.Module, bits: Tensor) -> tuple[str, dict[str, Any]]:
+    """Bits (T,), truth, what the model says, and where it is wrong, one under the other; the same as values."""
     with torch.inference_mode():
         device = next(model.parameters()).device
         logits = model(bits[None].to(device))[0, :, 0].float().cpu()
@@ -167,4 +223,6 @@ def answer(model: torch.nn.Module, bits: Tensor) -> str:
         f"{'parity':<10}{parity} (p(odd) = {logits[-1].sigmoid():.4f}), "
         f"{'wrong' if wrong[-1] else 'right'}; {int((~wrong).sum())} of {len(bits)} steps right"
     )
-    return "\n".join(lines)
+    values = {name: "".join(map(str, row.tolist())) for name, row in rows.items()}
+    values |= {"parity": parity, "p_odd": float(logits[-1].sigmoid()), "right": not bool(wrong[-1])}
+    return "\n".join(lines), values

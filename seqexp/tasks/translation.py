@@ -1,97 +1,287 @@
-"""Translation: write the target sentence of a source, token by token."""
+"""Translation: generate the target sentence of a source, token by token."""
 
+import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from seqexp.config.run import GenerationConfig
 from seqexp.config.task import TranslationConfig
-from seqexp.data.pair_batch import PairBatch
-from seqexp.data.parallel import ParallelData
+from seqexp.data.base import Data
+from seqexp.data.batch import Batch
+from seqexp.data.parallel import ParallelData, pair_tokenizer
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.decoding.ensemble import Ensemble
 from seqexp.decoding.translation import Translated, Translator
-from seqexp.tasks.base import Forward, LossOutput, Metric, Task
+from seqexp.metrics.bleu import corpus_scores
+from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.metrics.translation import judge_translations
+from seqexp.tasks.base import (
+    EvalOptions,
+    Evaluation,
+    Forward,
+    LossOutput,
+    Prediction,
+    PredictOptions,
+    Sample,
+    Sums,
+    Table,
+    Task,
+    device_of,
+)
 from seqexp.tasks.cross_entropy import smoothed_cross_entropy
 from seqexp.tracking.plots import attention_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How the development part is translated at validations, quickly; `eval` searches with a beam.
+# How the validation split is translated during training, quickly; `eval` searches with a beam.
 GREEDY = GenerationConfig(beam_size=1)
 # Sentences that are shown at each validation.
 SAMPLES = 5
+# What evaluation measures beside the metrics of a validation.
+SCORES = {
+    "bleu": MetricSpec("0–100", higher_is_better=True),
+    "chrf": MetricSpec("0–100", higher_is_better=True),
+    "ter": MetricSpec("edits per 100 words", higher_is_better=False),
+    "bleu_unseen": MetricSpec("0–100, targets not in training", higher_is_better=True),
+}
+# How the pairs of a corpus were split, in words.
+SPLITS = {"source": "no source in two splits", "random": "pairs split at random", None: "other pairs"}
 
 
 class Translation(Task):
-    """The task of every model that maps a source and what is written so far to logits of the next token."""
+    """The task of every model that maps a source and a prefix of the target to logits of the next token."""
 
     loss_unit = "nats per target token"
 
     def __init__(self, config: TranslationConfig) -> None:
         self.label_smoothing, self.bleu = config.label_smoothing, config.bleu
-        self.metric_names = ("loss", "perplexity", "bleu") if config.bleu else ("loss", "perplexity")
+        self.metrics = {
+            "loss": MetricSpec(self.loss_unit, higher_is_better=False),
+            "perplexity": MetricSpec("per target token", higher_is_better=False),
+        }
+        if config.bleu:
+            self.metrics["bleu"] = SCORES["bleu"]
 
-    def count(self, batch: PairBatch) -> int:
-        return batch.count
-
-    def loss(self, model: Forward, batch: PairBatch) -> LossOutput:
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Cross-entropy summed over the real target tokens, each sentence's end among them."""
-        logits = model(batch.source, batch.source_lengths, batch.inputs, batch.places)
-        smoothing = self.label_smoothing if torch.is_grad_enabled() else 0.0
-        return LossOutput(*smoothed_cross_entropy(logits, batch.targets, smoothing))
+        positions = real_positions(batch)
+        logits = model(batch.source, batch.lengths["source"], batch.inputs, positions)
+        targets = batch.targets.flatten()[positions]
+        smoothing = self.label_smoothing if training else 0.0
+        return LossOutput(*smoothed_cross_entropy(logits, targets, smoothing))
 
-    def metrics(
-        self, nll_sum: float, count: int, metric_sums: Mapping[str, float], characters: int
-    ) -> dict[str, Metric]:
+    def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
         """`loss` in nats per target token, and `perplexity`."""
-        del metric_sums, characters
-        loss = nll_sum / count
+        del data, split
+        loss = sums.nll / sums.count
+        perplexity = math.exp(loss) if loss < 700 else math.inf
         return {
-            "loss": Metric(loss, count),
-            "perplexity": Metric(math.exp(loss) if loss < 700 else math.inf, count),
+            "loss": self.metrics["loss"].of(loss, sums.count),
+            "perplexity": self.metrics["perplexity"].of(perplexity, sums.count),
         }
 
-    def written(
-        self, model: torch.nn.Module, data: ParallelData, split: str, device: torch.device
-    ) -> tuple[list[str], list[str]] | None:
-        """Greedy translations of a part, and its references."""
-        if not self.bleu:
-            return None
-        pairs = data.parts[split].pairs
-        sources = list(dict.fromkeys(source for source, _ in pairs))
-        translator = Translator(model, data.tokenizer, GREEDY, device)
-        texts = {sources[number]: found[0].text for number, found, _ in translator.translate(sources)}
-        return [texts[source] for source, _ in pairs], [target for _, target in pairs]
+    def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
+        """Loss and perplexity; BLEU of greedy translations, or with `options.generation` all scores."""
+        assert isinstance(data, ParallelData)
+        options = options or EvalOptions()
+        evaluation = super().evaluate(model, data, split, options)
+        if not math.isfinite(evaluation["loss"].value):
+            return evaluation  # nothing can be generated by such a model
+        pairs = data.splits[split].pairs
+        if options.generation is not None:
+            self._judge(evaluation, model, data, split, options.generation)
+        elif self.bleu:
+            translator = Translator(model, data.tokenizer, GREEDY, device_of(model))
+            with options.autocast():
+                hypotheses, _ = translate_pairs(translator, pairs)
+            score = corpus_scores(hypotheses, [target for _, target in pairs], names=["bleu"])["bleu"]
+            evaluation["bleu"] = SCORES["bleu"].of(score.value, len(pairs))
+        return evaluation
 
-    def sample(self, model: torch.nn.Module, data: ParallelData, config: GenerationConfig, seed: int) -> str:
-        """The same few sentences of the development part, with reference and greedy translation."""
-        del config, seed
-        pairs, found = self._some(model, data)
-        return "\n\n".join(
-            f"source      {source}\nreference   {target}\ntranslation {one.text}"
-            for (source, target), one in zip(pairs, found, strict=True)
+    def _judge(
+        self, evaluation: Evaluation, model: Any, data: ParallelData, split: str, config: GenerationConfig
+    ) -> None:
+        """Add BLEU, chrF and TER, what `tables` shows, and sources, references and hypotheses line by line."""
+        pairs = data.splits[split].pairs
+        translator = Translator(model, data.tokenizer, config, device_of(model))
+        hypotheses, evaluation.notes = translate_pairs(translator, pairs)
+        seen = {target for _, target in data.splits["train"].pairs} if "train" in data.splits else None
+        nll = [-value for value in _log_probabilities(model, data, split)]
+        tokens = (data.splits[split].target.lengths + 1).tolist()
+        report = judge_translations(pairs, hypotheses, seen, nll, tokens)
+        report["split"] = None if split == "all" else data.config.split
+        evaluation.details = {"translation": report}
+        for name, score in report["scores"].items():
+            evaluation[name] = SCORES[name].of(score["value"], report["pairs"])
+        unseen = report.get("unseen_targets")
+        if unseen and unseen["pairs"]:
+            evaluation["bleu_unseen"] = SCORES["bleu_unseen"].of(unseen["bleu"], unseen["pairs"])
+        texts = {
+            "sources": [source for source, _ in pairs],
+            "references": [target for _, target in pairs],
+            "hypotheses": hypotheses,
+        }
+        for name, lines in texts.items():
+            evaluation.files[f"{name}.txt"] = "".join(f"{' '.join(line.split())}\n" for line in lines)
+
+    def tables(self, details: Mapping[str, Any]) -> list[Table]:
+        """BLEU by length of the source, with the signatures of the scores."""
+        report = details.get("translation")
+        if not report:
+            return []
+        title = f"{report['pairs']:,} pairs of {report['sources']:,} sources ({SPLITS[report['split']]})"
+        rows = [
+            (
+                row["words"], f"{row['pairs']:,}", f"{row['bleu']:.2f}", f"{row['loss']:.4f}",
+                f"{row['perplexity']:.2f}",
+            )
+            for row in report["by_length"]
+        ]  # fmt: skip
+        signatures = "\n".join(score["signature"] for score in report["scores"].values())
+        return [
+            Table(title, ("words in the source", "pairs", "BLEU", "loss", "perplexity"), rows, signatures)
+        ]
+
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """The `generation.n_best` translations of each sentence, batch by batch, the longest first.
+
+        Raises:
+            UserError: the settings need a model with attention, and this one has none.
+        """
+        want_attention = "attention" in options.figures
+        tokenizer = pair_tokenizer(preprocessor)
+        translator = Translator(model, tokenizer, options.generation, device_of(model), want_attention)
+        return (
+            _prediction(number, inputs[number], found, note)
+            for number, found, note in translator.translate(inputs)
         )
 
-    def sample_pictures(self, model: torch.nn.Module, data: ParallelData) -> "dict[str, Figure]":
-        """What the model looked at in the longest of them."""
-        _, found = self._some(model, data)
-        shown = max(found, key=lambda one: len(one.source_labels))
-        if shown.attention is None:
-            return {}
-        title = "attention, greedy"
-        return {
-            "attention": attention_figure(shown.attention, shown.source_labels, shown.target_labels, title)
-        }
+    def figure_names(self, model: Any) -> tuple[str, ...]:
+        return ("attention",) if model.shows_attention else ()
 
-    def _some(
-        self, model: torch.nn.Module, data: ParallelData
-    ) -> tuple[list[tuple[str, str]], list[Translated]]:
-        pairs = data.parts["val"].pairs
-        # Of every length: the part is in the order of its corpus, which is often that of length.
+    def show(self, prediction: Prediction) -> str:
+        """The translation on one line; of several a line of JSON."""
+        if len(prediction.texts) > 1:
+            return json.dumps(dict(prediction.values), ensure_ascii=False)
+        # A translation that holds a line end would shift all that follow it.
+        return " ".join(prediction.text.split())
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
+        """The same few sentences of the validation split, with reference and greedy translation.
+
+        The picture shows the attention of the longest of them.
+        """
+        assert isinstance(data, ParallelData)
+        pairs = data.splits["val"].pairs
+        # Of every length: the split is in the order of its corpus, which is often that of length.
         pairs = [pairs[(2 * i + 1) * len(pairs) // (2 * SAMPLES)] for i in range(SAMPLES)]
-        device = next(model.parameters()).device
-        translator = Translator(model, data.tokenizer, GREEDY, device, want_attention=True)
+        translator = Translator(model, data.tokenizer, GREEDY, device_of(model), want_attention=True)
         found = {number: some[0] for number, some, _ in translator.translate([s for s, _ in pairs])}
-        return pairs, [found[number] for number in range(len(pairs))]
+        text = "\n\n".join(
+            f"source      {source}\nreference   {target}\ntranslation {found[number].text}"
+            for number, (source, target) in enumerate(pairs)
+        )
+        shown = max(found.values(), key=lambda one: len(one.source_labels))
+        if shown.attention is None:
+            return Sample(text)
+        return Sample(text, {"attention": _attention_figure(shown, "attention, greedy")})
+
+    def example_input(self, data: Data) -> str:
+        """A sentence of the validation split."""
+        assert isinstance(data, ParallelData)
+        return data.splits["val"].pairs[0][0]
+
+    def scores(self, model: Any, data: Data, split: str) -> Iterator[dict[str, Any]]:
+        """log p(target, end | source) of each pair, in nats, in the order given."""
+        assert isinstance(data, ParallelData)
+        part = data.splits[split]
+        found = _log_probabilities(model, data, split)
+        for number, (source, target) in enumerate(part.pairs):
+            yield {
+                "line": part.lines[number],
+                "source": source,
+                "target": target,
+                "log_probability": found[number],
+                "tokens": len(part.target[number]) + 1,  # the end is one
+            }
+
+    def combine(self, models: list[Any]) -> Ensemble:
+        """The mean of the models' probabilities."""
+        return Ensemble(models)
+
+
+def real_positions(batch: Batch) -> Tensor:
+    """The positions (N,) of real targets among all B * T of them, in order.
+
+    Computed from counts that are on the host, so that no GPU is waited for.
+    """
+    width, device = batch.targets.shape[1], batch.targets.device
+    counts = batch.counts
+    first = np.arange(len(counts)) * width - np.append(0, counts.cumsum()[:-1])
+    positions = torch.from_numpy(np.repeat(first, counts) + np.arange(batch.count))
+    if device.type == "cuda":
+        positions = positions.pin_memory()
+    return positions.to(device, non_blocking=True)
+
+
+def translate_pairs(translator: Translator, pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The best translation of each pair's source, and notes; a source with several references once."""
+    sources = list(dict.fromkeys(source for source, _ in pairs))
+    texts: dict[str, str] = {}
+    notes = []
+    progress = tqdm(total=len(sources), desc="translating", unit="sent", delay=2, leave=False, disable=None)
+    was_training = translator.model.training
+    translator.model.eval()
+    with progress:
+        for number, found, note in translator.translate(sources):
+            texts[sources[number]] = found[0].text
+            if note:
+                notes.append(f"{sources[number][:60]!r}: {note}")
+            progress.update(1)
+    translator.model.train(was_training)
+    return [texts[source] for source, _ in pairs], notes
+
+
+@torch.inference_mode()
+def _log_probabilities(model: Any, data: ParallelData, split: str) -> list[float]:
+    """log p(target, end | source) of each pair in nats, in fp32, in the order of the pairs."""
+    found = [0.0] * len(data.splits[split].pairs)
+    for members, batch in data.numbered_batches(split):
+        batch = batch.to(device_of(model))
+        positions = real_positions(batch)
+        logits = model(batch.source, batch.lengths["source"], batch.inputs, positions).float()
+        targets = batch.targets.flatten()[positions]
+        each = logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+        rows = positions.div(batch.targets.shape[1], rounding_mode="floor")
+        sums: list[float] = each.new_zeros(len(batch)).index_add(0, rows, each).tolist()
+        for number, value in zip(members, sums, strict=True):
+            found[number] = value
+    return found
+
+
+def _prediction(number: int, source: str, found: list[Translated], note: str | None) -> Prediction:
+    values: dict[str, Any] = {
+        "line": number + 1,
+        "source": source,
+        "translations": [
+            {"text": one.text, "score": one.score, "log_probability": one.log_probability} for one in found
+        ],
+    }
+    figures: dict[str, Callable[[], Figure]] = {}
+    if found[0].attention is not None:
+        figures["attention"] = partial(_attention_figure, found[0], found[0].text)
+    return Prediction(number, tuple(one.text for one in found), values, note=note, figures=figures)
+
+
+def _attention_figure(shown: Translated, title: str) -> "Figure":
+    return attention_figure(shown.attention, shown.source_labels, shown.target_labels, title)

@@ -16,10 +16,12 @@ Ids = npt.NDArray[np.uint32]
 
 
 class Tokenizer(ABC):
-    """Tokens are numbers below `vocab_size`.
+    """Text to token numbers below `vocab_size` and back.
 
-    `boundary_id` stands between documents, and before the first character of each. `unknown_id` (None
-    where nothing can be unknown) stands for what training never showed; it can be read, not written.
+    A tokenizer knows its special tokens by number; None means that it has no such token. `bos_id` stands before
+    a text and `eos_id` ends it; both are the same token in the tokenizers of this package, which then marks the
+    boundary between documents. `unk_id` stands for text that training never showed; it is read, never generated.
+    `pad_id`, `cls_id`, `sep_id` and `mask_id` are those of encoders.
     """
 
     name: ClassVar[str]
@@ -28,8 +30,13 @@ class Tokenizer(ABC):
     # What a word that stands alone begins with, for the same reason.
     word_start: ClassVar[str] = " "
     vocab_size: int
-    boundary_id: int
-    unknown_id: int | None
+    bos_id: int
+    eos_id: int
+    unk_id: int | None
+    pad_id: int | None = None
+    cls_id: int | None = None
+    sep_id: int | None = None
+    mask_id: int | None = None
 
     @classmethod
     @abstractmethod
@@ -38,11 +45,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Token numbers of `text`, without boundaries."""
+        """Token numbers of `text`, without special tokens."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token numbers; boundaries are left out, unknown ones become U+FFFD."""
+        """The text of token numbers; special tokens are skipped, unknown ones become U+FFFD."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -59,13 +66,13 @@ class Tokenizer(ABC):
 
     def piece(self, number: int) -> str:
         """How a token is shown in pictures and tables."""
-        names = {self.boundary_id: "</s>", self.unknown_id: "<unk>"}
+        names = {self.eos_id: "</s>", self.unk_id: "<unk>"}
         return names[number] if number in names else self.decode([number])
 
     def ends_word(self, number: int) -> bool:
         """Whether a word that stands before this token is finished: this one begins with no letter."""
         begin = self.decode([number])[:1]
-        return number == self.boundary_id or not (begin.isalpha() or begin in ("", "\ufffd"))
+        return number == self.eos_id or not (begin.isalpha() or begin in ("", "\ufffd"))
 
     def pieces(self, text: str) -> list[str]:
         """The parts of `text` that the tokens of `encode` stand for, unknown ones too."""
@@ -75,9 +82,23 @@ class Tokenizer(ABC):
         """The text of parts as `pieces` gives them."""
         return "".join(pieces)
 
-    def unwritable_ids(self) -> list[int]:
-        """Tokens that a sampler must never draw."""
-        return [] if self.unknown_id is None else [self.unknown_id]
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens that there are, by role: ``{"bos": 0, "eos": 0, "unk": 1}``."""
+        roles = ("bos", "eos", "unk", "pad", "cls", "sep", "mask")
+        found = {role: getattr(self, f"{role}_id") for role in roles}
+        return {role: number for role, number in found.items() if number is not None}
+
+    def suppress_tokens(self) -> list[int]:
+        """Tokens that a sampler must never draw: those that stand for no text, except the end."""
+        return sorted({*self.special_tokens().values()} - {self.bos_id, self.eos_id})
+
+    def offsets(self, text: str) -> list[tuple[int, int]] | None:
+        """Where each token of `encode(text)` begins and ends in `text`, in characters; None where unknown."""
+        begin, found = 0, []
+        for piece in self.pieces(text):
+            found.append((begin, begin + len(piece)))
+            begin += len(piece)
+        return found if begin == len(text) else None
 
     def unknown_characters(self, text: str) -> str:
         """The distinct characters of `text` that can only be encoded as unknown, in order."""
@@ -94,7 +115,7 @@ class Tokenizer(ABC):
 
 
 def tokenizer_from_plain(plain: Any) -> Tokenizer:
-    """The tokenizer of one language in a checkpoint (`PairTokenizer.from_plain` is for two).
+    """The tokenizer that `Tokenizer.to_plain` described.
 
     Raises:
         UserError: the data names no tokenizer or does not fit it.

@@ -14,8 +14,8 @@ class BitTokenizer(Tokenizer):
 
     name = "bits"
     vocab_size = 2
-    boundary_id = 0
-    unknown_id = None
+    bos_id = eos_id = 0
+    unk_id = None
 
     @classmethod
     def fit(cls, config: Any, texts: Iterable[str]) -> Self:

@@ -14,8 +14,8 @@ class ByteTokenizer(Tokenizer):
 
     name = "byte"
     vocab_size = 257
-    boundary_id = 256
-    unknown_id = None
+    bos_id = eos_id = 256
+    unk_id = None
 
     @classmethod
     def fit(cls, config: Any, texts: Iterable[str]) -> Self:
@@ -29,6 +29,11 @@ class ByteTokenizer(Tokenizer):
         # Not final: the beginning of a character at the end is held back, not shown as U+FFFD.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return decoder.decode(bytes(i for i in ids if i < 256))
+
+    def offsets(self, text: str) -> list[tuple[int, int]] | None:
+        """The character that each byte is a part of."""
+        sizes = [len(character.encode("utf-8", "surrogatepass")) for character in text]
+        return [(i, i + 1) for i, size in enumerate(sizes) for _ in range(size)]
 
     def state(self) -> dict[str, Any]:
         return {}

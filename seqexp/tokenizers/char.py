@@ -21,8 +21,8 @@ class CharTokenizer(Tokenizer):
     """Token 0 is the boundary, 1 the unknown character, then the characters in code point order."""
 
     name = "char"
-    boundary_id = BOUNDARY
-    unknown_id = UNKNOWN
+    bos_id = eos_id = BOUNDARY
+    unk_id = UNKNOWN
 
     def __init__(self, characters: str) -> None:
         self.characters = characters

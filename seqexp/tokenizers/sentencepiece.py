@@ -36,7 +36,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     name = "sentencepiece"
     sentence_start = " "
-    boundary_id = BOUNDARY
+    bos_id = eos_id = BOUNDARY
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -44,7 +44,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.vocab_size = self._processor.vocab_size()
         # With byte fallback every character can be written.
         has_bytes = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
-        self.unknown_id: int | None = None if has_bytes else UNKNOWN
+        self.unk_id: int | None = None if has_bytes else UNKNOWN
 
     @classmethod
     def fit(cls, config: SentencePieceConfig, texts: Iterable[str]) -> Self:
@@ -118,12 +118,16 @@ class SentencePieceTokenizer(Tokenizer):
         found: list[str] = self._processor.encode(text, out_type=str)
         return found
 
+    def offsets(self, text: str) -> list[tuple[int, int]] | None:
+        found = self._processor.encode(text, out_type="immutable_proto")
+        return [(piece.begin, piece.end) for piece in found.pieces]
+
     def join(self, pieces: Sequence[str]) -> str:
         text: str = self._processor.decode_pieces(list(pieces))
         return text
 
     def unknown_characters(self, text: str) -> str:
-        if self.unknown_id is None:
+        if self.unk_id is None:
             return ""
         return "".join(dict.fromkeys(c for c in text if UNKNOWN in self._processor.encode(c)))
 

@@ -71,8 +71,8 @@ class WordTokenizer(Tokenizer):
     """Token 0 is the boundary, 1 the unknown word, then the words from the most frequent on."""
 
     name = "word"
-    boundary_id = BOUNDARY
-    unknown_id = UNKNOWN
+    bos_id = eos_id = BOUNDARY
+    unk_id = UNKNOWN
     word_start = ""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -100,6 +100,19 @@ class WordTokenizer(Tokenizer):
 
     def pieces(self, text: str) -> list[str]:
         return list(split_words(text))
+
+    def offsets(self, text: str) -> list[tuple[int, int]] | None:
+        """Each word or sign, without the space before it."""
+        found, begin = [], 0
+        for token in split_words(text):
+            bare = token[1:] if len(token) > 1 and token[0] in (SPACED, JOINED) else token
+            if bare == SPACED:  # spaces at the end of the text
+                found.append((begin, len(text)))
+                continue
+            begin = text.index(bare, begin)
+            found.append((begin, begin + len(bare)))
+            begin += len(bare)
+        return found
 
     def piece(self, number: int) -> str:
         return self.words[number - FIRST] if number >= FIRST else super().piece(number)

@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,21 +154,22 @@ def hidden_states_figure(
     return figure
 
 
-def accuracy_by_length_figure(rows: list[dict[str, Any]], trained_length: int, title: str) -> "Figure":
-    """Each accuracy of `eval` against the length of the sequences, with its 95 % interval."""
+def accuracy_by_length_figure(
+    lengths: Sequence[int], evaluations: Sequence[Mapping[str, Any]], trained_length: int, title: str
+) -> "Figure":
+    """Each accuracy against the length of the sequences, with its 95 % interval; one evaluation a length."""
     figure = new_figure()
     axes = figure.subplots()
-    lengths = [row["length"] for row in rows]
     # Markers of different sizes, for where the curves lie on one another.
     for name, marker, size in (
         ("accuracy", "o", 9),
         ("last_accuracy", "s", 6),
         ("sequence_accuracy", "v", 4),
     ):
-        cells = [row["metrics"][name] for row in rows]
-        values = [cell["value"] for cell in cells]
+        metrics = [evaluation[name] for evaluation in evaluations]
+        values = [metric.value for metric in metrics]
         (line,) = axes.plot(lengths, values, marker=marker, ms=size, label=name.replace("_", " "))
-        low, high = zip(*(cell["interval"] for cell in cells), strict=True)
+        low, high = zip(*(metric.interval for metric in metrics), strict=True)
         axes.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2, lw=0)
     axes.axvline(trained_length, color="gray", ls=":", label=f"trained to {trained_length}")
     axes.axhline(0.5, color="gray", lw=0.8)

@@ -4,29 +4,12 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from tqdm import tqdm
+from seqexp.metrics.bleu import corpus_scores
 
-from seqexp.data.pairs import Pair
-from seqexp.decoding.translation import Translator
-from seqexp.evaluation.bleu import corpus_scores
+Pair = tuple[str, str]
 
 # Words of the source, from and to; None: no upper end.
 LENGTH_BUCKETS = ((1, 5), (6, 10), (11, 15), (16, 20), (21, None))
-
-
-def translate_sources(translator: Translator, pairs: list[Pair]) -> tuple[list[str], list[str]]:
-    """The best translation of each pair's source, and notes; a source with several references once."""
-    sources = list(dict.fromkeys(source for source, _ in pairs))
-    texts: dict[str, str] = {}
-    notes = []
-    progress = tqdm(total=len(sources), desc="translating", unit="sent", delay=2, leave=False, disable=None)
-    with progress:
-        for number, found, note in translator.translate(sources):
-            texts[sources[number]] = found[0].text
-            if note:
-                notes.append(f"{sources[number][:60]!r}: {note}")
-            progress.update(1)
-    return [texts[source] for source, _ in pairs], notes
 
 
 def judge_translations(

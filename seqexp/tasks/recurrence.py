@@ -1,14 +1,20 @@
 """What goes on inside a recurrent network: gradients through time, and hidden states."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seqexp.data.batch import Batch
-from seqexp.tasks.base import Task
+from seqexp.data.batch import IGNORE, Batch
+from seqexp.tasks.base import Task, device_of
+from seqexp.tracking.plots import hidden_states_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def is_recurrent(model: Any) -> bool:
@@ -27,20 +33,28 @@ def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]
     was_training = model.training
     model.eval()
     found = _norms(task, model, batch)
-    if task.count(batch) > len(batch.inputs):
-        found |= {f"{name}_last": norms for name, norms in _norms(task, model, batch.last_targets()).items()}
+    if task.count(batch) > len(batch):
+        found |= {f"{name}_last": norms for name, norms in _norms(task, model, last_targets(batch)).items()}
     model.train(was_training)
     return found
+
+
+def last_targets(batch: Batch) -> Batch:
+    """The same batch with only the last real target of each row."""
+    last = (batch.targets != IGNORE).sum(1, keepdim=True) - 1
+    steps = torch.arange(batch.targets.shape[1], device=batch.targets.device)
+    targets = batch.targets.masked_fill(steps != last, IGNORE)
+    return replace(batch, tensors={**batch.tensors, "targets": targets}, counts=np.ones(len(batch), np.int64))
 
 
 def _norms(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
     layers: list[list[tuple[Tensor, ...]]] = []
     with torch.enable_grad():
-        output = task.loss(lambda tokens: model(tokens, layers), batch)
+        output = task.loss(lambda tokens: model(tokens, layers), batch, training=True)
         states = layers[-1]
         flat = [part for state in states for part in state]
         gradients = torch.autograd.grad(output.loss_sum / task.count(batch), flat, allow_unused=True)
-    # In fp64: the square of a vanished gradient is no number of fp32 any more.
+    # In fp64: the square of a vanished gradient underflows in fp32.
     zero = torch.zeros((), dtype=torch.float64, device=batch.inputs.device)
     norms = [zero if gradient is None else gradient.double().norm() for gradient in gradients]
     listed: list[float] = torch.stack(norms).tolist()
@@ -58,3 +72,13 @@ def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:
     model.train(was_training)
     hidden: npt.NDArray[np.float32] = torch.cat([state[0] for state in layers[-1]]).float().cpu().numpy()
     return hidden
+
+
+def hidden_states_figures(
+    model: Any, tokens: Tensor, truth: Sequence[int] | None, title: str
+) -> "dict[str, Figure]":
+    """A picture ``hidden_states`` of a recurrent model that reads tokens (T,); none of other models."""
+    if not is_recurrent(model):
+        return {}
+    hidden = hidden_states(model, tokens.to(device_of(model)))
+    return {"hidden_states": hidden_states_figure(hidden, tokens.tolist(), truth, title)}
