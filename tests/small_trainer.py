@@ -10,13 +10,13 @@ from torch import Tensor
 
 from seqexp.commands.build import build_model
 from seqexp.config.data import TextDataConfig
-from seqexp.config.model import GPTConfig
 from seqexp.config.optimizer import AdamConfig, SchedulerConfig, SGDConfig
 from seqexp.config.root import SweepConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import LanguageModelingConfig
 from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.text import TextData
+from seqexp.models.gpt_options import GPTConfig
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
