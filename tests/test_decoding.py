@@ -283,7 +283,7 @@ class Fixed:
         ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
         ({"temperature": 1.0, "top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
         ({"temperature": 1.0, "top_p": 0.8}, [4 / 9, 3 / 9, 2 / 9, 0]),
-        ({"temperature": 1.0, "never": [1]}, [4 / 7, 0, 2 / 7, 1 / 7]),
+        ({"temperature": 1.0, "suppress_tokens": [1]}, [4 / 7, 0, 2 / 7, 1 / 7]),
     ],
 )
 def test_frequencies_are_probabilities(options: dict[str, Any], expected: list[float]) -> None:

@@ -15,7 +15,7 @@ from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SchedulerConfig, SGDConfig
 from seqexp.errors import UserError
 from seqexp.models.gpt import GPT
-from seqexp.training.optimizers import Optimizers, parameter_roles
+from seqexp.training.optimizers import Optimizers, freeze, trainable_parameters
 from seqexp.training.schedules import lr_factor
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
@@ -24,6 +24,14 @@ NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 def tiny_gpt(**options: Any) -> GPT:
     torch.manual_seed(0)
     return GPT(**{"vocab_size": 11, "max_len": 8, "n_layer": 2, "n_head": 2, "n_embd": 8, **options})
+
+
+def parameter_roles(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters by role."""
+    roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "head", "matrix", "vector")}
+    for one in trainable_parameters(model):
+        roles[one.role].append(one.value)
+    return roles
 
 
 # Roles

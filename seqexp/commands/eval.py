@@ -41,6 +41,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner
+    from seqexp.tasks.base import Evaluation
     from seqexp.tasks.views import evaluate_views
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.plots import save
@@ -88,8 +89,8 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         rows = evaluate_views(
             task, model, views, split, trained.device.autocast, config.generation, config.seed
         )
-        # Of the length that the run was trained for, if that was judged.
-        main = next((row.evaluation for row in rows if row.main), rows[0].evaluation)
+        # Such as that of the length that the run was trained for; if it was not judged, the run has none.
+        main = next((row.evaluation for row in rows if row.main), Evaluation())
         found = {f"{split}/{name}": metric for name, metric in main.items()}
         exams: list[dict[str, Any]] = []
         if exam_runner:
