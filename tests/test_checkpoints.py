@@ -209,7 +209,10 @@ def test_a_checkpoint_that_expands_without_end(saved: Checkpoints, kind: int) ->
 @pytest.mark.parametrize(
     "index",
     [
-        [], {"last": None}, {"recent": {}, "best": 1}, {"last": {"step": 6, "file": 1, "sha256": 2}},
+        [],
+        {"last": None},
+        {"recent": {}, "best": 1},
+        {"last": {"step": 6, "file": 1, "sha256": 2}},
         {"last": {"step": 6, "file": "a", "sha256": "b", "weights": ["c"]}},
         {"last": {"step": 6, "file": "a", "sha256": "b", "weights": {"model": "c"}}},
         {"last": {"step": 6, "file": "a", "sha256": "b", "metrics": 1}},

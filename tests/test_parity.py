@@ -479,7 +479,10 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
     ("words", "told"),
     [
         (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
-        (("eval", "data.path=x.txt"), "data.path=: the data of this run has no such setting; use data.lengths=, data.sequences="),
+        (
+            ("eval", "data.path=x.txt"),
+            "data.path=: the data of this run has no such setting; use data.lengths=, data.sequences=",
+        ),
         (("eval", "data.lengths=[0]"), "data.lengths=0 is out of range"),
         (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
         (("eval", "data.lengths=[5001]", "data.sequences=10000"), "and the limit is 50,000,000"),
@@ -495,7 +498,10 @@ def test_mistakes_with_a_run(run_main: Main, run: Path, words: tuple[str, ...], 
 
 def test_eval_of_text_has_no_lengths(run_main: Main, tiny_run: Path) -> None:
     ran = run_main("eval", f"run={tiny_run}", "data.lengths=[10]")
-    assert (ran.code, "data.lengths=: the data of this run has no such setting; use data.path=" in ran.err) == (2, True)
+    assert (
+        ran.code,
+        "data.lengths=: the data of this run has no such setting; use data.path=" in ran.err,
+    ) == (2, True)
 
 
 def test_a_resumed_curriculum_is_the_same_to_the_bit(run_main: Main) -> None:
