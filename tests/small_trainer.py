@@ -79,7 +79,8 @@ def make_trainer(config: TrainConfig, folder: str = "run") -> Trainer:
 
 def go_on(trainer: Trainer, config: TrainConfig) -> Trainer:
     """A trainer in the same run folder, from its newest checkpoint."""
-    again = make_trainer(config, f"{trainer.run.path.name} again")
+    name = trainer.run.path.name
+    again = make_trainer(config, f"{name} again {len(list(Path().glob(f'{name}*')))}")
     again.run = trainer.run
     again.checkpoints = again.nonfinite.checkpoints = Checkpoints(
         trainer.run, config.trainer.keep_last, config.trainer.keep_best, config.trainer.monitor, again.mode

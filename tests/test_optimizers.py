@@ -15,7 +15,7 @@ from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SchedulerConfig, SGDConfig
 from seqexp.errors import UserError
 from seqexp.models.gpt import GPT
-from seqexp.training.optimizers import Optimizers, freeze, trainable_parameters
+from seqexp.training.optimizers import Optimizers, trainable_parameters
 from seqexp.training.schedules import lr_factor
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)

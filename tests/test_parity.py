@@ -481,7 +481,7 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
         (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
         (
             ("eval", "data.path=x.txt"),
-            "data.path=: the data of this run has no such setting; use data.lengths=, data.sequences=",
+            "data.path=: the data of this run has no such setting",
         ),
         (("eval", "data.lengths=[0]"), "data.lengths=0 is out of range"),
         (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
