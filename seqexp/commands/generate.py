@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
-from seqexp.commands.translate import Line, hand_out, split_lines, translate
+from seqexp.commands.outputs import check_outputs, hand_out
+from seqexp.commands.translate import Line, split_lines, translate
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
@@ -33,9 +35,7 @@ def generate(config: GenerateConfig) -> list[str]:
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.run_folder import RunFolder, find_run
 
-    for key in ("output", "attention"):
-        if getattr(config, key):
-            _check_writable(key, Path(getattr(config, key)).expanduser())
+    check_outputs(config)
     folder = find_run(config.run)
     translating = folder.read_config().task.name == "translation"
     _refuse_words_of_another_task(config, translating)
@@ -61,16 +61,13 @@ def generate(config: GenerateConfig) -> list[str]:
             "precision": "fp32",
         }
     )
-    samples: list[str] = []
+    samples = [""] * config.generation.num_samples
     status = "interrupted"
     try:
-        samples = _write(config, texts)
+        _write(config, texts, samples, made.path)
         if trained.config.task.name == "parity":
             _draw_hidden_states(config, trained, prompt, made)
         status = "finished"
-    except KeyboardInterrupt as error:
-        samples = list(error.args[0]) if error.args else []
-        raise KeyboardInterrupt from None
     except BrokenPipeError:
         raise
     except Exception:
@@ -115,7 +112,7 @@ def _read_lines(config: GenerateConfig) -> list[Line] | None:
         return [Line(config.text)]
     if config.input not in (None, "-"):
         try:
-            return split_lines(Path(str(config.input)).expanduser().read_bytes())
+            return split_lines(user_path(str(config.input)).read_bytes())
         except OSError as error:
             raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
     if config.input == "-" or _stdin_is_fed():
@@ -160,39 +157,34 @@ def _draw_hidden_states(
         print(f"hidden states: {file}", file=sys.stderr)
 
 
-def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:
-    """Generate and hand out; a KeyboardInterrupt carries the samples so far."""
+def _write(config: GenerateConfig, growing: Iterator[list[str]], samples: list[str], folder: Path) -> None:
+    """Generate and hand out. `samples` always holds what was generated so far, also when this raises."""
     from tqdm import tqdm
 
-    stream = config.output is None and config.generation.num_samples == 1 and sys.stdout.isatty()
-    total = config.generation.max_new_tokens
+    stream = config.output is None and len(samples) == 1 and sys.stdout.isatty()
     progress = tqdm(
-        total=total, desc="generating", unit="tok", delay=2, leave=False,
+        total=config.generation.max_new_tokens, desc="generating", unit="tok", delay=2, leave=False,
         disable=True if stream else None,
     )  # fmt: skip
-    samples = [""] * config.generation.num_samples
     try:
         with progress:
             for now in growing:
                 if stream:
                     print(now[0][len(samples[0]) :], end="", flush=True)
-                samples = now
+                samples[:] = now
                 progress.update(1)
-    except KeyboardInterrupt:
+    finally:
         if stream:
             print(flush=True)
-        raise KeyboardInterrupt(samples) from None
     if stream:
-        print()
-        return samples
+        return
     product = samples[0] + "\n"
     if len(samples) > 1:
         product = "".join(
             f"----- sample {number} of {len(samples)} -----\n{text}\n"
             for number, text in enumerate(samples, start=1)
         )
-    hand_out(product, config.output)
-    return samples
+    hand_out(product, config.output, folder)
 
 
 def _read_prompt(config: GenerateConfig) -> str | None:
@@ -205,7 +197,7 @@ def _read_prompt(config: GenerateConfig) -> str | None:
         return config.prompt
     if config.input not in (None, "-"):
         try:
-            text = Path(str(config.input)).expanduser().read_text(encoding="utf-8")
+            text = user_path(str(config.input)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"input={config.input} cannot be read as UTF-8 text ({error}).") from error
         return text.removesuffix("\n")
@@ -225,17 +217,3 @@ def _stdin_is_fed() -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _check_writable(key: str, path: Path) -> None:
-    """Refuse before the work what would be lost after it.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if (
-        path.is_dir()
-        or not path.absolute().parent.is_dir()
-        or (path.exists() and not os.access(path, os.W_OK))
-    ):
-        raise UserError(f"{key}={path} cannot be written; name a file in a folder that exists.")

@@ -38,6 +38,7 @@ from seqexp.quoting import unquote
 from seqexp.sweeps.job import SweepJob
 from seqexp.sweeps.plugins import register_sweepers
 from seqexp.tracking.run_folder import remember_typed_words
+from seqexp.training.interrupt import interruptible
 
 
 class SeqexpSearchPath(SearchPathPlugin):
@@ -105,7 +106,7 @@ def run_app(
         remember_typed_words()
         if {"-m", "--multirun"} & set(sys.argv):
             sys.argv = [sys.argv[0], *_for_each_job(sys.argv[1:])]
-        with _without_base_names():
+        with _without_base_names(), interruptible():
             app()
         end_sweep(command)
     except KeyboardInterrupt:

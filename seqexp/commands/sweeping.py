@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from seqexp.errors import RunFailedError, UserError
+from seqexp.files import make_folder
 from seqexp.sweeps.job import SweepJob, cores, jobs_at_once
 from seqexp.sweeps.progress import SweepWatch, progress_line, told
 from seqexp.tracking.run_folder import command_line
@@ -139,8 +140,7 @@ def _this_job(cfg: DictConfig) -> SweepJob:
 @contextlib.contextmanager
 def _quiet(job: SweepJob) -> Iterator[None]:
     """What a job says goes to a file: lines of several jobs at once would be a muddle on a terminal."""
-    folder = job.sweep.path / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(job.sweep.path / "logs")
     with (folder / f"{job.number}.log").open("a", encoding="utf-8") as file:
         consoles = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
         before = [handler.setStream(file) for handler in consoles]

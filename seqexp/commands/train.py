@@ -15,6 +15,7 @@ from seqexp.commands.resume import find_unfinished, load_last, type_saved_config
 from seqexp.config.checks import check_choice
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.files import user_path
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
 
@@ -134,9 +135,9 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     for key in ("path", "source_path", "target_path"):
         if getattr(config.data, key, None):
             # Later commands may be typed in another folder.
-            setattr(config.data, key, str(Path(getattr(config.data, key)).expanduser().absolute()))
+            setattr(config.data, key, str(user_path(getattr(config.data, key)).absolute()))
     if config.exams.path:
-        config.exams.path = str(Path(config.exams.path).expanduser().absolute())
+        config.exams.path = str(user_path(config.exams.path).absolute())
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     device = set_up_device(config.device, config)

@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqexp.commands.outputs import hand_out
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.config.run import GenerationConfig
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
@@ -123,18 +124,8 @@ def _translate_lines(
         print(f"line {number}: {note}", file=sys.stderr)
     if len(notes) > MOST_NOTES:
         print(f"{len(notes) - MOST_NOTES} more lines with notes: {record}", file=sys.stderr)
-    hand_out("".join(f"{product}\n" for product in products), config.output)
+    hand_out("".join(f"{product}\n" for product in products), config.output, folder.path)
     return products
-
-
-def hand_out(text: str, output: str | None) -> None:
-    """Write what was made to the file named, or else to standard output."""
-    if output:
-        Path(output).expanduser().write_text(text, encoding="utf-8")
-        print(f"written to {output}", file=sys.stderr)
-    else:
-        sys.stdout.write(text)
-        sys.stdout.flush()
 
 
 def _converse(translator: "Translator", config: GenerateConfig, folder: "RunFolder") -> Iterator[str]:
@@ -184,7 +175,7 @@ def _draw(config: GenerateConfig, shown: "Translated", number: int, total: int) 
         return
     from seqexp.tracking.plots import attention_figure, save
 
-    file = Path(config.attention).expanduser()
+    file = user_path(config.attention)
     if total > 1:
         file = file.with_name(f"{file.stem}_{number:03d}{file.suffix}")
     save(attention_figure(shown.attention, shown.source_labels, shown.target_labels, shown.text), file)

@@ -1,10 +1,10 @@
-"""The three checks that configuration dataclasses are made of."""
+"""Checks of settings, for the `__post_init__` of configuration dataclasses."""
 
 from collections.abc import Iterable
 
 from seqexp.errors import UserError, suggest
 
-# No whole number in a configuration need be larger.
+# No number in a configuration need be larger.
 LARGEST = 1_000_000_000
 
 
@@ -17,27 +17,31 @@ def check_range(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a number outside [low, high], or not strictly above or below a bound. None passes.
+    """Refuse a number outside [low, high], or not strictly above or below a bound; NaN and infinity always.
 
-    A whole number without a `high` is at most `LARGEST`.
+    None passes. Where no bound is given, the number is at most `LARGEST` and at least `-LARGEST`.
 
     Raises:
         UserError: naming the key, the value and the range.
     """
     if value is None:
         return
-    if high is None and isinstance(value, int) and value > LARGEST:
+    # Named in the message only where they are what is broken.
+    if high is None and below is None and value > LARGEST:
         high = LARGEST
+    if low is None and above is None and value < -LARGEST:
+        low = -LARGEST
     broken = (
-        (low is not None and not value >= low)
-        or (above is not None and not value > above)
-        or (high is not None and not value <= high)
-        or (below is not None and not value < below)
+        (low is not None and value < low)
+        or (above is not None and value <= above)
+        or (high is not None and value > high)
+        or (below is not None and value >= below)
+        or value != value  # NaN
     )
-    if broken:  # "not >=" rather than "<", so that NaN is refused too
+    if broken:
         bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
         allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
-        raise UserError(f"{key}={value} is out of range; it must be {allowed}.")
+        raise UserError(f"{key}={value} is out of range; it must be {allowed or 'a number'}.")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:

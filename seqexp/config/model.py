@@ -106,6 +106,10 @@ class LSTMConfig(RecurrentConfig):
 
     forget_bias: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("model.forget_bias", self.forget_bias)
+
 
 @dataclass
 class NMTConfig:

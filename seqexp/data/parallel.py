@@ -15,6 +15,7 @@ from seqexp.data.pair_batch import LengthBatches, PairBatch
 from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
 from seqexp.errors import UserError
+from seqexp.files import user_path
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
 
@@ -157,9 +158,7 @@ class ParallelData(FixedData):
                 "data.lengths and data.sequences are for runs on parity; this run is on translation: give "
                 "data.source_path= and data.target_path=, or leave them out."
             )
-        named = [
-            Path(path).expanduser() for path in (other.path, other.source_path, other.target_path) if path
-        ]
+        named = [user_path(path) for path in (other.path, other.source_path, other.target_path) if path]
         if named:
             for file in named:
                 if not file.is_file():

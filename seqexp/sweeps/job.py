@@ -10,6 +10,7 @@ from typing import Any
 
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import RunFailedError, UserError
+from seqexp.files import cannot_make, make_folder
 from seqexp.tracking.catalog import flatten, read_flat_config
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
@@ -42,10 +43,13 @@ class SweepJob:
         if self.run and self._kills() >= MOST_KILLS:
             raise RunFailedError(f"its process was killed {MOST_KILLS} times (was there too little memory?).")
         if self.run is None:
-            path = self.sweep.path / f"{self.number}_{config.fingerprint()}"
+            path = make_folder(self.sweep.path) / f"{self.number}_{config.fingerprint()}"
             try:
-                path.mkdir(parents=True)
-            except FileExistsError:  # another process came first
+                path.mkdir()
+            except FileExistsError as error:
+                if not path.is_dir():
+                    raise cannot_make(path, error) from error
+                # Another process came first.
                 self.run = RunFolder(path)
                 return "elsewhere"
             self.run = RunFolder(path)
@@ -71,7 +75,7 @@ class SweepJob:
             words = " ".join(self.words)
             name = f"{self.number}_{hashlib.sha256(words.encode()).hexdigest()[:10]}"
             self.run = RunFolder(self.sweep.path / name)
-            self.run.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.run.path)
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
             self.run.write_status("failed", error=text, words=self.words)
 

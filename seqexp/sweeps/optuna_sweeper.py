@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seqexp.config.root import to_typed
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
+from seqexp.files import make_folder
 from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
 from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
@@ -46,7 +47,7 @@ class OptunaSweeper(Sweeper):
         settings = first.sweep
         check_sampler(settings, space)
         sweep = SweepFolder(Path(str(self._config.hydra.sweep.dir)))
-        sweep.path.mkdir(parents=True, exist_ok=True)
+        make_folder(sweep.path)
         objectives = settings.objectives or [first.trainer.monitor]
         try:
             with FileLock(sweep.path / LOCK, timeout=0):

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
+from seqexp.files import make_folder
 from seqexp.tracking.direction import better_when
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder
 
@@ -143,7 +144,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.settings, self.space, self.seed = settings, space, seed
-        sweep.path.mkdir(parents=True, exist_ok=True)
+        make_folder(sweep.path)
         self.study = optuna.create_study(
             study_name=sweep.name,
             storage=storage_url(sweep),

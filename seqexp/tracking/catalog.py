@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from seqexp.errors import UserError
-from seqexp.files import number, read_bounded
+from seqexp.files import number, read_bounded, user_path
 from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
@@ -219,7 +219,7 @@ def find(target: str) -> list[Entry]:
                 "to the folder where you did."
             )
         return [everything[-1]]
-    path = Path(os.path.expanduser(target))
+    path = user_path(target)
     if not path.is_dir():
         raise UserError(f"{target}: there is no such folder; `seqexp runs` lists runs and sweeps.")
     if is_sweep(path):

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqexp.files import read_json, read_json_lines, write_json
+from seqexp.files import make_folder, read_json, read_json_lines, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 # Of a search: Optuna's study.
@@ -29,7 +29,7 @@ class SweepFolder:
 
         `before` of the jobs were done before.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         about = self.about()
         call = {
             "command_line": command_line,
