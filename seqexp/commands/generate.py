@@ -68,6 +68,9 @@ def generate(config: GenerateConfig) -> list[str]:
         if trained.config.task.name == "parity":
             _draw_hidden_states(config, trained, prompt, made)
         status = "finished"
+    except KeyboardInterrupt:
+        print(f"what was generated so far is in {made.path}", file=sys.stderr)
+        raise
     except BrokenPipeError:
         raise
     except Exception:

@@ -78,6 +78,9 @@ def translate(config: GenerateConfig, trained: "TrainedRun", lines: list[Line] |
             texts = _translate_lines(translator, config, folder, lines)
             count = len(texts)
         status = "finished"
+    except KeyboardInterrupt:
+        print(f"what was translated so far is in {folder.path}", file=sys.stderr)
+        raise
     except BrokenPipeError:
         raise
     except Exception:

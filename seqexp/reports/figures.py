@@ -1,5 +1,6 @@
 """Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
 
+import logging
 import re
 import textwrap
 import warnings
@@ -14,6 +15,8 @@ from seqexp.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 # Beyond so many groups a legend is no help, and colours cannot be told apart.
 MOST_LABELS = 20
@@ -44,7 +47,10 @@ def comparison_figures(
                 comparison, x, name, [] if search and hue is None else others, title
             )
     if sweep and search:
-        figures |= search_figures(sweep)
+        try:
+            figures |= search_figures(sweep)
+        except UserError as error:
+            log.warning("NOTE: %s Its own pictures are left out.", error)
     return figures
 
 
@@ -188,19 +194,23 @@ def _shortened(names: list[str], most: int) -> list[str]:
 def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     """Optuna's own pictures of a search: history, importances, parallel coordinates; of several objectives
     the Pareto front.
+
+    Raises:
+        UserError: the study is damaged.
     """
     import matplotlib
     import optuna
     from matplotlib import pyplot
     from optuna.trial import TrialState
 
-    from seqexp.sweeps.search import storage_url
+    from seqexp.sweeps.search import damage_said, open_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    study = optuna.load_study(study_name=sweep.name, storage=storage_url(sweep))
-    names = study.user_attrs["search"]["objectives"]
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    study, trials = open_study(sweep)
+    with damage_said(sweep):
+        names = [str(name) for name in study.user_attrs["search"]["objectives"]]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < 2:
         return {}
     draw = optuna.visualization.matplotlib

@@ -37,7 +37,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqexp.sweeps.search import Search, Space, check_sampler
+        from seqexp.sweeps.search import Search, Space, check_sampler, damage_said
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
@@ -51,7 +51,8 @@ class OptunaSweeper(Sweeper):
         objectives = settings.objectives or [first.trainer.monitor]
         try:
             with FileLock(sweep.path / LOCK, timeout=0):
-                search = Search(sweep, settings, space, objectives, first.seed)
+                with damage_said(sweep):
+                    search = Search(sweep, settings, space, objectives, first.seed)
                 self._run(search, sweep, settings)
         except Timeout:
             raise UserError(f"{sweep.path} is in use by another search; wait for it, or stop it.") from None
