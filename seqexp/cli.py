@@ -68,11 +68,12 @@ def flags_first(words: list[str]) -> list[str]:
         UserError: a flag is not known, or what must follow it is missing.
     """
     flags, overrides, rest = [], [], list(words)
+    sweep = bool({"-m", "--multirun"} & set(words))
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.partition("=")
         if not word.startswith("-"):
-            overrides.append(quote_free_text(word))
+            overrides.append(quote_free_text(word, sweep))
             continue
         if name == "--experimental-rerun":
             raise UserError(f"{name} is refused: it reads a pickle, which could run anything.")

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from seqexp.errors import RunFailedError, UserError
 from seqexp.files import make_folder
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import SweepJob, cores, jobs_at_once
 from seqexp.sweeps.progress import SweepWatch, progress_line, told
 from seqexp.tracking.run_folder import command_line
@@ -36,8 +37,7 @@ class SweepCallback(Callback):
         launcher = config.hydra.runtime.choices["hydra/launcher"]
         if "params" in config.hydra.sweeper and config.get("sweep", {}).get("method", "grid") == "grid":
             # Of a search, the sweeper itself knows what is left to do.
-            params = dict(config.hydra.sweeper.params or {})
-            words = [*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]
+            words = [*param_words(config.hydra.sweeper.params), *config.hydra.overrides.task]
             counts = _values_by_key(words)
             swept = [key for key, count in counts.items() if count > 1]
             if not math.prod(counts.values()):
@@ -99,7 +99,10 @@ def run_sweep_job(cfg: DictConfig, work: Callable[[DictConfig, SweepJob], Any], 
     started = time.perf_counter()
     try:
         with _quiet(job) if job.side_by_side else contextlib.nullcontext():
-            return work(cfg, job)
+            returned = work(cfg, job)
+        if command != "train":  # which records its jobs with their values
+            job.record("finished", seconds=time.perf_counter() - started)
+        return returned
     except KeyboardInterrupt:
         job.record("interrupted")
         if not job.side_by_side:
@@ -120,7 +123,7 @@ def run_sweep_job(cfg: DictConfig, work: Callable[[DictConfig, SweepJob], Any], 
     finally:
         if not job.side_by_side:
             done, total, rest = progress_line(job.sweep)
-            print(f"{job.sweep.name}: {done} of {total} jobs done, {rest}", file=sys.stderr)
+            print(f"{job.sweep.name}: {done} of {total} jobs done{rest and ', '}{rest}", file=sys.stderr)
 
 
 def _this_job(cfg: DictConfig) -> SweepJob:
@@ -175,13 +178,12 @@ def end_sweep(command: str) -> None:
     failures = call.failures()
     if not failures:
         return
-    print(
-        f"seqexp {command}: {len(failures)} jobs failed; the same line again runs only these:",
-        file=sys.stderr,
-    )
+    again = "; the same line again runs only these" if command == "train" else ""
+    print(f"seqexp {command}: {len(failures)} jobs failed{again}:", file=sys.stderr)
     for entry in failures:
         words = told(call.sweep, entry["job"], entry["words"])
-        print(f"  {words}: {entry['error'].splitlines()[0]} ({entry['run']})", file=sys.stderr)
+        folder = f" ({entry['run']})" if entry["run"] else ""
+        print(f"  {words}: {entry['error'].splitlines()[0]}{folder}", file=sys.stderr)
     sys.exit(1)
 
 

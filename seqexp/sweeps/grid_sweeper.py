@@ -6,10 +6,13 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import note_killed_jobs
+from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.sweep_folder import SweepFolder
 
 
@@ -26,6 +29,13 @@ class GridSweeper(BasicSweeper):
         self._loader = _ComposedOnce(hydra_context.config_loader)
         loader: Any = self._loader
         super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
+
+    def _parse_config(self) -> list[str]:
+        return param_words(self.params)
+
+    @staticmethod
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        return BasicSweeper.split_arguments(keep_quotes(overrides), max_batch_size)
 
     def validate_batch_is_legal(self, batch: Any) -> None:
         self._loader.keep = True

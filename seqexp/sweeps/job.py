@@ -82,6 +82,9 @@ class SweepJob:
     def record(self, status: str, **more: Any) -> None:
         """This job's line in the sweep's ledger."""
         folder = self.run.path.name if self.run else None
+        monitor = self.run.result().get("monitor") if self.run else None
+        if isinstance(monitor, dict) and monitor.get("name") == more.get("metric"):
+            more["mode"] = monitor.get("mode")  # whether more or less of it is better
         self.sweep.record({"job": self.number, "words": self.words, "run": folder, "status": status, **more})
 
 

@@ -17,7 +17,9 @@ from seqexp.config.root import to_typed
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
 from seqexp.files import make_folder
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
+from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -40,8 +42,8 @@ class OptunaSweeper(Sweeper):
         from seqexp.sweeps.search import Search, Space, check_sampler, damage_said
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
-        words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        space = Space(parser.parse_overrides(words), self._is_whole)
+        words = [*param_words(self._params), *arguments]
+        space = Space(keep_quotes(parser.parse_overrides(words)), self._is_whole)
         # Hydra's own configuration knows only words without a range: settings come from one like a job's.
         first = to_typed(self._composed(space.first_words()))
         settings = first.sweep

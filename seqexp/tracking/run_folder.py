@@ -28,7 +28,7 @@ from seqexp.files import (
     write_atomically,
     write_json,
 )
-from seqexp.quoting import unquote
+from seqexp.quoting import as_typed
 
 OUTPUTS = Path("outputs")
 # Norms over time within a sequence, a row a validation; beside metrics.jsonl.
@@ -253,11 +253,4 @@ def remember_typed_words() -> None:
 def command_line() -> str:
     """The words that were typed, as one line that a shell would read in the same way."""
     command, *words = _typed or sys.argv
-    return " ".join([*command.split(), *map(_as_typed, words)])
-
-
-def _as_typed(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if equals and len(value) > 1 and value.startswith("'") and value.endswith("'"):
-        word = f"{key}={unquote(value)}"  # the dispatcher had quoted it
-    return shlex.quote(word)
+    return " ".join([*command.split(), *(shlex.quote(as_typed(word)) for word in words)])
