@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 
 from seqexp.errors import RunFailedError, UserError, suggest
 from seqexp.quoting import quote_free_text
-from seqexp.streams import OutputError, prepare_streams
+from seqexp.streams import OutputError, finish_output, prepare_streams
 
 COMMANDS = {
     "train": "train a model and write a run folder",
@@ -167,7 +167,7 @@ def main(arguments: list[str]) -> int:
             code = _dispatch(arguments)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        sys.stdout.flush()  # what cannot be written is an error now, not a warning at exit
+        finish_output()  # what cannot be written is an error now, not a warning at exit
         return code
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)

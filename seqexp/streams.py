@@ -19,16 +19,16 @@ class OutputError(OSError):
 class _Output(io.TextIOWrapper):
     """Standard output. The first failure raises OutputError or BrokenPipeError; text after it is dropped."""
 
-    _failed = False
+    failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        if not self._failed:
+        if self.failure is None:
             with self._failing_once():
                 super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        if not self._failed:
+        if self.failure is None:
             with self._failing_once():
                 super().flush()
 
@@ -36,13 +36,24 @@ class _Output(io.TextIOWrapper):
     def _failing_once(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            self._failed = True
+        except BrokenPipeError as error:
+            self.failure = error
             raise
         except OSError as error:
-            self._failed = True
             reason = "it is closed" if error.errno == errno.EBADF else error.strerror
-            raise OutputError(error.errno, reason) from error
+            self.failure = OutputError(error.errno, reason)
+            raise self.failure from error
+
+
+def finish_output() -> None:
+    """Write what standard output still holds back.
+
+    Raises:
+        OutputError, BrokenPipeError: it failed now, or earlier in a library that passed over it (argparse).
+    """
+    sys.stdout.flush()
+    if isinstance(sys.stdout, _Output) and sys.stdout.failure is not None:
+        raise sys.stdout.failure
 
 
 class _Messages(io.TextIOWrapper):

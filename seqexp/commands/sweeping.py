@@ -34,6 +34,10 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = SweepFolder(Path(str(config.hydra.sweep.dir)))
+        try:
+            make_folder(sweep.path)
+        except UserError:
+            return  # the sweeper raises it again; of a callback Hydra would make a warning
         launcher = config.hydra.runtime.choices["hydra/launcher"]
         if "params" in config.hydra.sweeper and config.get("sweep", {}).get("method", "grid") == "grid":
             # Of a search, the sweeper itself knows what is left to do.

@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from seqexp.files import make_folder
 from seqexp.quoting import param_words
 from seqexp.sweeps.job import note_killed_jobs
 from seqexp.sweeps.overrides import keep_quotes
@@ -45,12 +46,13 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        assert self.config is not None
+        make_folder(Path(str(self.config.hydra.sweep.dir)))
         while True:
             try:
                 return super().sweep(arguments)
             except TerminatedWorkerError:
                 # The jobs that are done are found again; the others go on.
-                assert self.config is not None
                 if not note_killed_jobs(SweepFolder(Path(str(self.config.hydra.sweep.dir)))):
                     raise
                 print("a job's process was killed; going on with the others", file=sys.stderr)

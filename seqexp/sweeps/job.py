@@ -126,6 +126,8 @@ def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder 
     """
     ours = flatten(to_plain(config))
     varied = {name for key in sweep.call.get("swept", []) for name in (key, f"{key}.name") if name in ours}
+    # Files are part of the fingerprint as typed; a saved configuration has their absolute paths.
+    varied = {name for name in varied if not name.endswith("path")}
 
     def strangeness(run: RunFolder) -> tuple[bool, bool]:
         other = read_flat_config(run)

@@ -89,6 +89,8 @@ def _use_fallback_fonts(figure: "Figure", missing: set[str]) -> bool:
     from matplotlib.font_manager import fontManager, get_font
     from matplotlib.text import Text
 
+    # It would say of every font that has no variant of the weight asked for.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed: dict[str, str] = {}
     for entry in fontManager.ttflist:
         if entry.name.startswith(FALLBACK_FONTS):
