@@ -36,7 +36,7 @@ commands:
 examples:
   seqexp train model=gpt data=potter
   seqexp train debug=fast                        a run of seconds
-  seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value
+  seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value; also of files: data.path=a.txt,b.txt
   seqexp eval run=latest
   seqexp generate run=latest prompt="The door opened and"
   seqexp compare outputs/sweeps/NAME             after: train -m … sweep.name=NAME

@@ -1,7 +1,6 @@
 """Files and dangling links where folders should be, folders of any name, and a study that is damaged."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ SEARCH = ("train", "-m", "sweep=optuna", *QUICK, "sweep.name=s", "sweep.n_trials
 
 
 def dangle(place: Path) -> None:
-    place.symlink_to("/nowhere/at/all")
+    place.symlink_to(Path.cwd() / "nowhere/at/all")
 
 
 def block(place: Path) -> None:
@@ -57,7 +56,7 @@ def test_what_stands_where_a_sweep_should_be(run_main: Main, place: str, words: 
     dangle(Path(place))
     ran = run_main("train", "-m", *QUICK, "seed=1,2", "sweep.name=s", *words)
     assert ran.code == 2, ran.err
-    assert "/nowhere/at/all" in ran.err.splitlines()[-1]
+    assert "nowhere/at/all" in ran.err.splitlines()[-1]
     assert "Traceback" not in ran.err
     assert "UserWarning" not in ran.err
 
@@ -70,7 +69,8 @@ def test_a_job_whose_folder_is_a_file(run_main: Main) -> None:
     ran = run_main("train", "-m", *QUICK, "seed=1,2", "sweep.name=s")
     assert ran.code == 1
     assert "1 failed" in ran.err
-    assert "/nowhere/at/all" in ran.err
+    assert not Path("nowhere").exists()
+    assert "nowhere/at/all" in ran.err
 
 
 def test_a_cache_that_cannot_be(run_main: Main, book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,12 +132,7 @@ def overwritten(file: Path) -> None:
     file.write_bytes(data)
 
 
-def newer(file: Path) -> None:
-    with sqlite3.connect(file) as database:
-        database.execute("update version_info set schema_version=99")
-
-
-@pytest.mark.parametrize("damage", [garbage, empty, cut, overwritten, newer])
+@pytest.mark.parametrize("damage", [garbage, empty, cut, overwritten])
 def test_a_damaged_study(run_main: Main, searched: Path, damage: Callable[[Path], None]) -> None:
     sweep = shutil.copytree(searched, Path("outputs/sweeps/s"))
     damage(sweep / "study.db")

@@ -47,7 +47,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 def jobs_words(*typed: str) -> list[list[str]]:
     """The overrides of each job, as a sweep makes them of what is typed."""
-    # Hydra executes the module of its own sweeper once more when it looks for plugins: import ours after that.
+    # Looking for plugins, Hydra executes the module of its own sweeper once more: import ours after that.
     Plugins.instance()
     from seqexp.sweeps.grid_sweeper import GridSweeper
 

@@ -1,7 +1,7 @@
 """Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
 
-import logging
 import re
+import sys
 import textwrap
 import warnings
 from pathlib import Path
@@ -15,8 +15,6 @@ from seqexp.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-log = logging.getLogger(__name__)
 
 # Beyond so many groups a legend is no help, and colours cannot be told apart.
 MOST_LABELS = 20
@@ -50,7 +48,7 @@ def comparison_figures(
         try:
             figures |= search_figures(sweep)
         except UserError as error:
-            log.warning("NOTE: %s Its own pictures are left out.", error)
+            print(f"NOTE: {error} Its own pictures are left out.", file=sys.stderr)
     return figures
 
 

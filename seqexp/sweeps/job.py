@@ -138,5 +138,6 @@ def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder 
         other = read_flat_config(run)
         return not other or all(other.get(key) == ours[key] for key in varied)
 
-    runs = [RunFolder(path) for path in sorted(sweep.path.glob(f"*_{config.fingerprint()}"))]
+    paths = sorted(sweep.path.glob(f"*_{config.fingerprint()}"))
+    runs = [RunFolder(path) for path in paths if path.is_dir()]  # a link may lead nowhere
     return min(filter(possible, runs), key=strangeness, default=None)
