@@ -178,7 +178,7 @@ def whole(kind: type[Any]) -> dict[str, Any]:
     return {name: 8 if name != "name" else "gpt" for name in missing}
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e300])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_no_setting_may_be_infinite(value: float) -> None:
     checked = 0
     for kind in schemas():

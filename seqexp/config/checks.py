@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from seqexp.errors import UserError, suggest
 
-# No number in a configuration need be larger.
+# No whole number in a configuration need be larger.
 LARGEST = 1_000_000_000
 
 
@@ -19,29 +19,26 @@ def check_range(
 ) -> None:
     """Refuse a number outside [low, high], or not strictly above or below a bound; NaN and infinity always.
 
-    None passes. Where no bound is given, the number is at most `LARGEST` and at least `-LARGEST`.
+    None passes. A whole number without a `high` is at most `LARGEST`.
 
     Raises:
         UserError: naming the key, the value and the range.
     """
     if value is None:
         return
-    # Named in the message only where they are what is broken.
-    if high is None and below is None and value > LARGEST:
+    if high is None and isinstance(value, int) and value > LARGEST:
         high = LARGEST
-    if low is None and above is None and value < -LARGEST:
-        low = -LARGEST
     broken = (
         (low is not None and value < low)
         or (above is not None and value <= above)
         or (high is not None and value > high)
         or (below is not None and value >= below)
-        or value != value  # NaN
+        or not abs(value) < float("inf")  # nor NaN
     )
     if broken:
         bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
         allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
-        raise UserError(f"{key}={value} is out of range; it must be {allowed or 'a number'}.")
+        raise UserError(f"{key}={value} is out of range; it must be {allowed or 'finite'}.")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:

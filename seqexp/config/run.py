@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seqexp.config.checks import check_choice, check_range, check_rule
+from seqexp.config.checks import LARGEST, check_choice, check_range, check_rule
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -57,8 +57,8 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_range("trainer.max_steps", self.max_steps, 0)
-        check_range("trainer.max_epochs", self.max_epochs, above=0)
-        check_range("trainer.max_minutes", self.max_minutes, above=0)
+        check_range("trainer.max_epochs", self.max_epochs, above=0, high=LARGEST)
+        check_range("trainer.max_minutes", self.max_minutes, above=0, high=LARGEST)
         check_range("trainer.max_grad_norm", self.max_grad_norm, 0)
         check_range("trainer.accumulate", self.accumulate, 1)
         check_range("trainer.eval_every", self.eval_every, 1)
