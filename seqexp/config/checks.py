@@ -33,12 +33,13 @@ def check_range(
         or (above is not None and value <= above)
         or (high is not None and value > high)
         or (below is not None and value >= below)
-        or not abs(value) < float("inf")  # nor NaN
     )
-    if broken:
+    infinite = not abs(value) < float("inf")  # or NaN
+    if broken or infinite:
         bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
         allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
-        raise UserError(f"{key}={value} is out of range; it must be {allowed or 'finite'}.")
+        finite = ("finite and " if allowed else "finite") if infinite else ""
+        raise UserError(f"{key}={value} is out of range; it must be {finite}{allowed}.")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
