@@ -64,7 +64,7 @@ def train(words: list[str]) -> None:
             print(json.dumps(row), flush=True)
         write(log, step, metrics)
 
-    MetricsLog.write = write_and_print  # type: ignore[method-assign]
+    MetricsLog.write = write_and_print  # type: ignore[method-assign, assignment]
     sys.exit(cli.main(["train", *words]))
 
 

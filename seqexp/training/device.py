@@ -1,5 +1,6 @@
 """Where to compute, how precisely, compiled or not: decided once, said, and written down."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -118,6 +119,21 @@ def keep_freed_memory() -> bool:
         return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
     return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))
+
+
+def release_freed_memory() -> None:
+    """Give freed memory that glibc keeps back to the system."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int | None:
+    """The memory that this process holds now; None where Linux does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def limit_primitive_cache() -> None:
