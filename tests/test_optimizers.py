@@ -83,9 +83,7 @@ def test_freezing_by_patterns() -> None:
 
 
 def test_patterns_that_match_nothing_or_everything() -> None:
-    with pytest.raises(
-        UserError, match=r"trainer\.freeze: 'block\.\*' matches no parameter; there are"
-    ):
+    with pytest.raises(UserError, match=r"trainer\.freeze: 'block\.\*' matches no parameter; there are"):
         freeze(tiny_gpt(), ["block.*"])
     with pytest.raises(UserError, match=r"leaves no parameter to train"):
         freeze(tiny_gpt(), ["*"])

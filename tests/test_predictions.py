@@ -115,9 +115,7 @@ def test_a_translator_leaves_the_mode(name: str) -> None:
     found = []
     for mode in (False, True):
         run.model.train(mode)
-        translations: Callable[..., Any] = Translator(
-            run.model, tokenizer, config, torch.device("cpu")
-        ).translate
+        translator = Translator(run.model, tokenizer, config, torch.device("cpu"))
         some = {}
         for number, (best,), _ in translator.translate(INPUTS[name]):
             assert run.model.training == mode
