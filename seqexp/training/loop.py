@@ -278,7 +278,8 @@ class Trainer:
             hook.before_step(self, batch)
         if self.step in self.nonfinite.skipped:
             zero = torch.zeros((), device=self.device.torch)
-            update = Update(batch, 0, zero, zero, zero.bool(), skipped=True)
+            self._norm = zero * math.nan  # not that of the step before
+            update = Update(batch, 0, zero, self._norm, zero.bool(), skipped=True)
         else:
             update = self._update(batch)
         self.step += 1
