@@ -92,3 +92,15 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < 1e300 else None
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path that can be written as UTF-8: bytes of its name that are not UTF-8 become U+FFFD.
+
+    Python hands such bytes on as lone surrogates, which neither JSON nor a log can hold.
+    """
+    try:
+        name = os.fspath(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        name = os.fspath(path).encode("utf-8", "replace")
+    return name.decode("utf-8", "replace")

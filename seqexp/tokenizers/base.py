@@ -25,6 +25,8 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
+    # In the keys of caches: raise it when the same text, options or state give other tokens than before.
+    version: ClassVar[int] = 1
     # What a sentence that stands alone begins with, so that its first word looks like any other word.
     sentence_start: ClassVar[str] = ""
     # What a word that stands alone begins with, for the same reason.
