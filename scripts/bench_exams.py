@@ -102,7 +102,7 @@ def loop(scorer: Scorer, pairs: list[MinimalPair]) -> None:
     """One text after the other, as a notebook would."""
     for pair in pairs:
         for side in (pair.good, pair.bad):
-            ids = [scorer.tokenizer.boundary_id, *scorer.tokenizer.encode(f" {side} ").tolist()]
+            ids = [scorer.tokenizer.bos_id, *scorer.tokenizer.encode(f" {side} ").tolist()]
             tokens = torch.tensor([ids], device=scorer.device)
             with scorer.autocast():
                 logits = scorer.model(tokens[:, :-1])

@@ -50,7 +50,7 @@ def prepare() -> ParallelData:
     pieces = data.tokenizer.source_pieces
     for split, name in (("train", "train"), ("test", "test")):
         for side, suffix in ((0, "src"), (1, "trg")):
-            lines = (" ".join(pieces(pair[side])) for pair in data.parts[split].pairs)
+            lines = (" ".join(pieces(pair[side])) for pair in data.splits[split].pairs)
             (FOLDER / f"{name}.{suffix}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     vocabulary = (
         data.tokenizer.source.piece(number) for number in range(2, data.tokenizer.source.vocab_size)
@@ -62,7 +62,7 @@ def prepare() -> ParallelData:
 
 
 def build(kind: str, data: ParallelData) -> Any:
-    sizes = ParallelData.sizes(data.tokenizer)
+    sizes = data.preprocessor.sizes()
     torch.manual_seed(1)
     if kind == "gru":
         # What JoeyNMT calls Bahdanau's attention scores the new state: here that is `concat`.
@@ -72,7 +72,7 @@ def build(kind: str, data: ParallelData) -> Any:
 
 def train(model: Any, data: ParallelData, precision: str, steps: int, timed: int) -> list[tuple[int, float]]:
     """(target tokens, seconds) of the last `timed` steps, the whole step with making its batch."""
-    task = Translation(TranslationConfig())  # type: ignore[abstract]  # it writes no samples of its own
+    task = Translation(TranslationConfig())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     figures = []
     for step in range(steps):
@@ -92,7 +92,7 @@ def ours(kind: str, precision: str, data: ParallelData, options: argparse.Namesp
     model = build(kind, data)
     figures = train(model, data, precision, options.train_steps, options.steps)
     model.eval()
-    sources = [source for source, _ in data.parts["test"].pairs][: options.sentences]
+    sources = [source for source, _ in data.splits["test"].pairs][: options.sentences]
     translator = Translator(model, data.tokenizer, GenerationConfig(beam_size=5), torch.device("cpu"))
     seconds, tokens = [], 0
     for _ in range(options.rounds):

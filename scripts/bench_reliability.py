@@ -88,7 +88,7 @@ def make_trainer(config: TrainConfig, place: Path) -> Trainer:
     """As `seqexp train` builds it."""
     device = set_up_device(config.device, config)
     data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)
-    model = build_model(config.model, data.sizes(data.tokenizer)).to(device.torch)
+    model = build_model(config.model, data.preprocessor.sizes()).to(device.torch)
     run = RunFolder(place)
     trainer = Trainer(config, model, model, build_task(config.task), data, device, run)
     trainer.metrics = MetricsLog(run.metrics_file, place / "tensorboard")

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from seqexp.exams.grading import credits_of
-from seqexp.intervals import paired_difference
+from seqexp.metrics.intervals import paired_difference
 from seqexp.tracking.plots import new_figure, save
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

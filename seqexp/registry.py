@@ -71,8 +71,14 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         }.items()
     },
     "scheduler": {
-        name: Entry(f"seqexp.training.schedules:{name}", "seqexp.config.optimizer:SchedulerConfig")
-        for name in ("constant", "linear", "cosine", "inverse_sqrt", "wsd")
+        name: Entry(f"seqexp.training.schedules:{name}", f"seqexp.config.optimizer:{schema}")
+        for name, schema in {
+            "constant": "ConstantConfig",
+            "linear": "SchedulerConfig",
+            "cosine": "SchedulerConfig",
+            "inverse_sqrt": "SchedulerConfig",
+            "wsd": "WSDConfig",
+        }.items()
     },
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 from seqexp import registry
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig
-from seqexp.decoding.ensemble import Ensemble
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.tasks.base import Task
 from seqexp.tracking.run_folder import RunFolder, find_run
@@ -18,7 +18,7 @@ from seqexp.training.checkpoint import MISFIT, Checkpoints
 from seqexp.training.device import Device, setup_device
 
 
-def build_model(config: Any, sizes: dict[str, int]) -> nn.Module:
+def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:
     """The model that `config.name` names; `sizes` are what the data decides."""
     options = {key: value for key, value in asdict(config).items() if key != "name"}
     model: nn.Module = registry.load("model", config.name)(**sizes, **options)
@@ -29,8 +29,8 @@ def check_carried_state(config: TrainConfig, model: nn.Module) -> None:
     """Raises UserError if a state is to be carried over, and the model has none."""
     if getattr(config.data, "carry_state", False) and not hasattr(model, "continue_from"):
         raise UserError(
-            "data.carry_state=true needs a recurrent model (model=rnn, lstm or gru), and "
-            f"model={config.model.name} was given."
+            "data.carry_state=true needs a model that carries a state from step to step, and "
+            f"model={config.model.name} has none; leave it out, or use a recurrent model."
         )
 
 
@@ -46,17 +46,17 @@ class TrainedRun:
     folder: RunFolder
     config: TrainConfig
     model: nn.Module
-    tokenizer: Any  # a Tokenizer, or for translation a PairTokenizer
+    preprocessor: Preprocessor
     step: int
     device: Device
 
 
 def set_up_device(device: DeviceConfig, config: TrainConfig) -> Device:
-    """The device for a run; precision=auto is fp32 where its model or its task is made for that."""
+    """The device for a run; precision=auto is what its model or its task is made for, if that says so."""
     kinds = (registry.load("model", config.model.name), registry.load("task", config.task.name))
-    fp32 = any(getattr(kind, "auto_precision", None) == "fp32" for kind in kinds)
-    if device.precision == "auto" and fp32:
-        device = replace(device, precision="fp32")
+    made_for = next((kind.auto_precision for kind in kinds if getattr(kind, "auto_precision", None)), None)
+    if device.precision == "auto" and made_for:
+        device = replace(device, precision=made_for)
     return setup_device(device)
 
 
@@ -69,9 +69,8 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     config = folder.read_config()
     where = set_up_device(device, config)
     state = Checkpoints(folder).load(checkpoint)
-    data = registry.load("data", config.data.name)
-    tokenizer = data.read_tokenizer(state.get("tokenizer"))
-    sizes = data.sizes(tokenizer)
+    preprocessor = Preprocessor.from_plain(state.get("preprocessor"))
+    sizes = preprocessor.sizes()
     try:
         with torch.device("meta"):  # takes no memory, whatever sizes a stranger's configuration asks for
             build_model(config.model, sizes).load_state_dict(state["model"], assign=True)
@@ -84,33 +83,34 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
         ) from error
     check_carried_state(config, model)
     model.to(where.torch).eval()
-    return TrainedRun(folder, config, model, tokenizer, int(state["step"]), where)
+    return TrainedRun(folder, config, model, preprocessor, int(state["step"]), where)
 
 
 def with_ensemble(
-    trained: TrainedRun, others: list[str], checkpoint: str, device: DeviceConfig
+    task: Task, trained: TrainedRun, others: list[str], checkpoint: str, device: DeviceConfig
 ) -> tuple[Any, list[str]]:
-    """The model of a translation run, or an ensemble of it and other runs; and the folders of these.
+    """The model of a run, or one out of it and other runs; and the folders of these.
 
     Raises:
-        UserError: another run has other tokenizers, or is no translation run.
+        UserError: another run has another preprocessor, or the task cannot combine models.
     """
     if not others:
         return trained.model, []
     models, folders = [trained.model], []
     for other in others:
         run = load_trained_run(find_run(other, key="ensemble"), checkpoint, device)
-        same = getattr(run.tokenizer, "sides", None) and [side.hash() for side in run.tokenizer.sides] == [
-            side.hash() for side in trained.tokenizer.sides
-        ]
-        if not same:
+        if _tokenizer_hashes(run.preprocessor) != _tokenizer_hashes(trained.preprocessor):
             raise UserError(
                 f"ensemble: {other} has other tokenizers than {trained.folder.path}; models that decide "
                 "together must share them: train with the same data, tokenizer and split, and another seed."
             )
         models.append(run.model)
         folders.append(str(run.folder.path))
-    return Ensemble(models), folders
+    return task.combine(models), folders
+
+
+def _tokenizer_hashes(preprocessor: Preprocessor) -> dict[str, str]:
+    return {role: tokenizer.hash() for role, tokenizer in preprocessor.tokenizers.items()}
 
 
 def parameter_report(model: nn.Module) -> dict[str, int]:

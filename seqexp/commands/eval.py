@@ -3,24 +3,25 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
-from seqexp.commands.exams import show_exams, sit_exams
+from seqexp.commands.exams import run_exams, show_exams
 from seqexp.commands.hydra_app import run_app
-from seqexp.config.root import EvalConfig, TrainConfig, check_exams, to_plain
+from seqexp.config.effects import unused_generation
+from seqexp.config.root import EvalConfig, check_exams, to_plain
 from seqexp.errors import UserError
+from seqexp.files import number as finite
 
 if TYPE_CHECKING:
-    from seqexp.commands.build import TrainedRun
-    from seqexp.data.base import View
-    from seqexp.tasks.base import Task
+    from seqexp.tasks.base import Row, Table
     from seqexp.tracking.run_folder import RunFolder
-    from seqexp.training.device import Device
 
 log = logging.getLogger(__name__)
 
-# Notes about sentences that are printed; all are in result.json.
+# Notes that are printed; all are in result.json.
 MOST_NOTES = 10
 
 
@@ -38,44 +39,35 @@ def run_name(run: str) -> str:
 def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
-    from seqexp.exams.sitting import Sitting
+    from seqexp.exams.runner import ExamRunner
+    from seqexp.tasks.views import evaluate_views
     from seqexp.tracking.manifest import environment
-    from seqexp.tracking.plots import accuracy_by_length_figure, save
+    from seqexp.tracking.plots import save
     from seqexp.tracking.run_folder import RunFolder, find_run
 
     trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
-    manifest = trained.folder.manifest()
+    task = build_task(trained.config.task)
+    trained_manifest = trained.folder.manifest()
     kind = registry.load("data", trained.config.data.name)
-    data = kind.for_evaluation(trained.config.data, trained.tokenizer, manifest, config.data, config.seed)
-    split = config.split or ("all" if "all" in data.parts else data.default_split)
-    if split not in data.parts:
-        hint = " (all is another text, with data.path=)" if "train" in data.parts else ""
-        raise UserError(f"split={split} is not there; there is {', '.join(data.parts)}{hint}.")
-    views, notes = data.views(getattr(trained.model, "max_len", None))
+    data = kind.for_evaluation(
+        trained.config.data, trained.preprocessor, trained_manifest, config.data, config.seed
+    )
+    split = _split(config.split, data)
+    views, skipped = data.views(getattr(trained.model, "max_len", None))
     if not views:
-        raise UserError(f"nothing is left to judge: {'; '.join(notes)}.")
-    translating = trained.config.task.name == "translation"
-    if not translating and (config.score or config.ensemble):
-        raise UserError("score= and ensemble= are for runs on translation; leave them out.")
-    check_exams(config.exams, trained.config.task.name)
+        raise UserError(f"nothing is left to judge: {'; '.join(skipped)}.")
+    check_exams(config.exams, trained.config.task)
     # Before anything slow: a file of pairs may be malformed.
-    sitting = Sitting(config.exams, data, config.seed) if config.exams.wanted else None
-    model, ensemble = with_ensemble(trained, config.ensemble, config.checkpoint, config.device)
+    exam_runner = ExamRunner(config.exams, data, config.seed) if config.exams.wanted else None
+    model, ensemble = with_ensemble(task, trained, config.ensemble, config.checkpoint, config.device)
+    scores = task.scores(model, data, split) if config.score else None
+    unused = unused_generation(config.generation, trained.config.task)
+    for note in unused:
+        log.warning("NOTE: %s", note)
     folder = RunFolder.create("eval", config.name)
-    handler = folder.log_to_file("eval")
-    folder.write_status("running")
-    try:
-        task = build_task(trained.config.task)
-        rows = judge_views(task, model, trained.device, views, split)
-        report = None
-        if config.score:
-            score_pairs(model, trained, data, split, folder)
-        elif translating:
-            report = judge_written(config, model, trained, data, split, folder)
-            rows[0]["metrics"] |= _scores_as_metrics(report)
-        exams, accuracies = sit_exams(config, sitting, trained, folder) if sitting else ([], {})
-        folder.write_config(to_plain(config))
+    with _recorded(folder):
         described = data.describe()
+        folder.write_config(to_plain(config))
         folder.write_manifest(
             {
                 "command": "eval",
@@ -83,38 +75,74 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
                 "run": str(trained.folder.path),
                 "ensemble": ensemble,
                 "corpus": described,
-                "left_out": notes,
+                "skipped": skipped,
+                "without_effect": unused,
                 "device": trained.device.name,
                 "precision": trained.device.precision,
             }
         )
-        # Of the length that the run was trained for, if that was judged.
-        main_metrics: dict[str, Any] = next(
-            (row["metrics"] for row, view in zip(rows, views, strict=True) if view.main), {}
+        if scores is not None:
+            _print_scores(scores, folder)
+            return {}
+        rows = evaluate_views(
+            task, model, views, split, trained.device.autocast, config.generation, config.seed
         )
-        result = {
+        # Of the length that the run was trained for, if that was judged.
+        main = next((row.evaluation for row in rows if row.main), rows[0].evaluation)
+        found = {f"{split}/{name}": metric for name, metric in main.items()}
+        exams: list[dict[str, Any]] = []
+        if exam_runner:
+            exams, accuracies = run_exams(config, exam_runner, trained, folder)
+            found |= accuracies
+        notes = [note for row in rows for note in row.evaluation.notes]
+        for name, text in main.files.items():
+            (folder.path / name).write_text(text, encoding="utf-8")
+        result: dict[str, Any] = {
             "command": "eval",
             "run": str(trained.folder.path),
             "checkpoint": config.checkpoint,
             "step": trained.step,
             "split": split,
-            "metrics": {
-                **{f"{split}/{name}": cell["value"] for name, cell in main_metrics.items()},
-                **accuracies,
-            },
-            "rows": rows,
+            "metrics": {name: finite(metric.value) for name, metric in found.items()},
+            "details": {name: metric.to_plain() for name, metric in found.items()},
+            "rows": [_plain_row(row) for row in rows],
             "loss_unit": task.loss_unit,
-            **({"translation": report} if report else {}),
+            **main.details,
             **({"exams": exams} if exams else {}),
-            "left_out": notes,
+            "notes": notes,
+            "skipped": skipped,
             "corpus": {key: described[key] for key in ("name", "origin", "sha256")},
-            "stand_in": described["stand_in"] or (manifest.get("corpus") or {}).get("stand_in"),
-            **described["parts"][split],
+            "stand_in": described.get("stand_in") or (trained_manifest.get("corpus") or {}).get("stand_in"),
+            **described["splits"][split],
         }
         folder.write_result(result)
-        if len(rows) > 1:
-            figure = accuracy_by_length_figure(rows, trained_length(trained.config), config.name)
-            save(figure, folder.subfolder("plots") / "accuracy_by_length.png")
+        for name, figure in task.figures(trained.model, data, rows).items():
+            save(figure, folder.subfolder("plots") / f"{name}.png")
+    _show(result, task.tables(main.details))
+    return {name: metric.value for name, metric in found.items()}
+
+
+def _split(wanted: str | None, data: Any) -> str:
+    """The split to judge.
+
+    Raises:
+        UserError: the data has no such split.
+    """
+    splits = list(data.splits)
+    split = wanted or ("all" if "all" in splits else data.default_split)
+    if split not in splits:
+        hint = " (all is another text, with data.path=)" if "train" in splits else ""
+        raise UserError(f"split={split} is not there; there is {', '.join(splits)}{hint}.")
+    return split
+
+
+@contextmanager
+def _recorded(folder: "RunFolder") -> Iterator[None]:
+    """Log to the folder, and keep its status true."""
+    handler = folder.log_to_file("eval")
+    folder.write_status("running")
+    try:
+        yield
         folder.write_status("finished")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -123,106 +151,28 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    if not config.score:
-        _show(result)
-    metrics: dict[str, float] = result["metrics"]
-    return metrics
 
 
-def judge_written(
-    config: EvalConfig, model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder"
-) -> dict[str, Any]:
-    """Translate a part and compare; sources, references and hypotheses lie in the folder, line by line."""
-    from seqexp.decoding.translation import Translator
-    from seqexp.evaluation.translation import judge_translations, translate_sources
+def _print_scores(scores: Iterator[dict[str, Any]], folder: "RunFolder") -> None:
+    """Print, and keep in ``scores.jsonl``, the log-probability of each given answer, in the order given."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores)
+    (folder.path / "scores.jsonl").write_text(lines, encoding="utf-8")
+    sys.stdout.write(lines)
 
-    pairs = data.parts[split].pairs
-    translator = Translator(model, trained.tokenizer, config.generation, trained.device.torch)
-    hypotheses, notes = translate_sources(translator, pairs)
+
+def _plain_row(row: "Row") -> dict[str, Any]:
+    return {**row.label, "metrics": {name: metric.to_plain() for name, metric in row.evaluation.items()}}
+
+
+def _show(result: dict[str, Any], tables: "list[Table]") -> None:
+    """A table for people, JSON for programs."""
+    if result["stand_in"]:
+        log.warning("NOTE: %s", result["stand_in"])
+    notes = [*result["skipped"], *result["notes"]]
     for note in notes[:MOST_NOTES]:
         log.warning("NOTE: %s", note)
     if len(notes) > MOST_NOTES:
         log.warning("NOTE: %d more such notes in result.json", len(notes) - MOST_NOTES)
-    texts = {"sources": [s for s, _ in pairs], "references": [t for _, t in pairs], "hypotheses": hypotheses}
-    for name, lines in texts.items():
-        text = "".join(f"{' '.join(line.split())}\n" for line in lines)
-        (folder.path / f"{name}.txt").write_text(text, encoding="utf-8")
-    seen = {target for _, target in data.parts["train"].pairs} if "train" in data.parts else None
-    surprise = [-value for value in _log_probabilities(model, trained, data, split)]
-    tokens = (data.parts[split].target.lengths + 1).tolist()
-    report = judge_translations(pairs, hypotheses, seen, surprise, tokens)
-    divided = None if split == "all" else trained.config.data.split
-    return {"split": divided, **report, "notes": notes}
-
-
-def _log_probabilities(model: Any, trained: "TrainedRun", data: Any, split: str) -> list[float]:
-    """That of each pair's target, in nats, in fp32, in the order of the pairs."""
-    from seqexp.decoding.translation import log_probabilities
-
-    found = [0.0] * len(data.parts[split].pairs)
-    for members, batch in data.numbered_batches(split):
-        values = log_probabilities(model, batch.to(trained.device.torch))
-        for number, value in zip(members, values, strict=True):
-            found[number] = value
-    return found
-
-
-def score_pairs(model: Any, trained: "TrainedRun", data: Any, split: str, folder: "RunFolder") -> None:
-    """Print, and keep in ``scores.jsonl``, the log-probability of each pair's target, in the order given."""
-    part = data.parts[split]
-    found = _log_probabilities(model, trained, data, split)
-    lines = []
-    for number, (source, target) in enumerate(part.pairs):
-        row: dict[str, Any] = {"line": part.lines[number], "source": source, "target": target}
-        row["log_probability"] = found[number]
-        row["tokens"] = len(part.target[number]) + 1  # the end is one
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    (folder.path / "scores.jsonl").write_text("".join(lines), encoding="utf-8")
-    sys.stdout.write("".join(lines))
-
-
-def _scores_as_metrics(report: dict[str, Any]) -> dict[str, Any]:
-    """BLEU and the others as rows of the table of metrics."""
-    values = {name: score["value"] for name, score in report["scores"].items()}
-    counts = dict.fromkeys(values, report["pairs"])
-    unseen = report.get("unseen_targets")
-    if unseen and unseen["pairs"]:
-        values["bleu_unseen"], counts["bleu_unseen"] = unseen["bleu"], unseen["pairs"]
-    return {name: {"value": values[name], "count": counts[name], "interval": None} for name in values}
-
-
-def trained_length(config: TrainConfig) -> int:
-    """The length that a run is trained for."""
-    return int(getattr(config.data, "max_seq_len", None) or config.data.seq_len)
-
-
-def judge_views(
-    task: "Task", model: Any, device: "Device", views: "list[View]", split: str
-) -> list[dict[str, Any]]:
-    """One row a view: its label, and of each metric the value, its count and its 95 % interval."""
-    from seqexp.evaluation.split import evaluate_split
-
-    rows = []
-    for view in views:
-        found = evaluate_split(task, model, view.data, split, device.torch, device.autocast)
-        cells = {
-            name.partition("/")[2]: {
-                "value": metric.value,
-                "count": metric.count,
-                "interval": metric.interval,
-            }
-            for name, metric in found.items()
-        }
-        rows.append({**view.label, "metrics": cells})
-    return rows
-
-
-def _show(result: dict[str, Any]) -> None:
-    """A table for people, JSON for programs."""
-    if result["stand_in"]:
-        log.warning("NOTE: %s", result["stand_in"])
-    for note in result["left_out"]:
-        log.warning("NOTE: %s", note)
     if not sys.stdout.isatty():
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -230,74 +180,69 @@ def _show(result: dict[str, Any]) -> None:
 
     console = Console()
     console.print(_metric_table(result) if len(result["rows"]) == 1 else _row_table(result))
-    if "translation" in result:
-        console.print(_translation_table(result["translation"]))
-        for score in result["translation"]["scores"].values():
-            console.print(score["signature"], style="dim", highlight=False)
+    for table in tables:
+        console.print(_rich_table(table))
+        if table.caption:
+            console.print(table.caption, style="dim", highlight=False, markup=False)
     show_exams(result.get("exams", []), console)
 
 
 def _title(result: dict[str, Any]) -> str:
     title = f"{result['split']} of {result['corpus']['name']}, step {result['step']} ({result['checkpoint']})"
-    if len(result["rows"]) == 1 and "length" in result["rows"][0]:
-        title += f", length {result['rows'][0]['length']}"
+    if len(result["rows"]) == 1:
+        title += "".join(f", {key} {value}" for key, value in _label(result["rows"][0]).items())
     return title
+
+
+def _label(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "metrics"}
 
 
 def _metric_table(result: dict[str, Any]) -> Any:
     """One row a metric."""
     from rich.table import Table
+    from rich.text import Text
 
-    units = {"bits_per_char": "bits", "perplexity": "per token", "loss": result["loss_unit"]}
-    units |= {"bleu": "0–100", "chrf": "0–100", "ter": "0 is best", "bleu_unseen": "target not in training"}
-    table = Table("metric", title=_title(result))
+    table = Table("metric", title=Text(_title(result)))
     for column in ("value", "95 % interval", "of"):
         table.add_column(column, justify="right")
     table.add_column("unit")
     (row,) = result["rows"]
     for name, cell in row["metrics"].items():
-        row_of = (name, _number(cell["value"]), _interval(cell), f"{cell['count']:,}", units.get(name, ""))
-        table.add_row(*row_of)
-    return table
-
-
-def _translation_table(report: dict[str, Any]) -> Any:
-    """BLEU by length of the source."""
-    from rich.table import Table
-
-    ways = {"source": "no source in two parts", "random": "pairs drawn at random", None: "other pairs"}
-    split = ways[report["split"]]
-    title = f"{report['pairs']:,} pairs of {report['sources']:,} sources ({split})"
-    table = Table("words in the source", title=title)
-    table.add_column("pairs", justify="right")
-    table.add_column("BLEU", justify="right")
-    table.add_column("loss", justify="right")
-    table.add_column("perplexity", justify="right")
-    for row in report["by_length"]:
-        cells = (f"{row['bleu']:.2f}", f"{row['loss']:.4f}", f"{row['perplexity']:.2f}")
-        table.add_row(row["words"], f"{row['pairs']:,}", *cells)
+        cells = (name, _number(cell["value"]), _interval(cell), f"{cell['count']:,}", cell["unit"])
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _row_table(result: dict[str, Any]) -> Any:
     """One row a view, such as a length."""
     from rich.table import Table
+    from rich.text import Text
 
     first = result["rows"][0]
-    labels = [key for key in first if key != "metrics"]
     caption = f"loss in {result['loss_unit']}; in brackets the 95 % interval"
-    if "sequences" in result:
-        caption += f"; {result['sequences']:,} sequences of each length"
-    table = Table(title=_title(result), caption=caption)
-    for name in [*labels, *first["metrics"]]:
+    table = Table(title=Text(_title(result)), caption=caption)
+    for name in [*_label(first), *first["metrics"]]:
         table.add_column(name, justify="right")
     for row in result["rows"]:
         cells = [
             _number(cell["value"]) + (f" ({_interval(cell)})" if cell["interval"] else "")
             for cell in row["metrics"].values()
         ]
-        table.add_row(*(str(row[label]) for label in labels), *cells)
+        table.add_row(*(Text(str(value)) for value in _label(row).values()), *map(Text, cells))
     return table
+
+
+def _rich_table(table: "Table") -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title))
+    for number, name in enumerate(table.header):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    return shown
 
 
 def _number(value: float) -> str:

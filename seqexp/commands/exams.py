@@ -1,4 +1,4 @@
-"""`seqexp eval exams=…`: a run's model sits its exams; tables, pictures and answers."""
+"""`seqexp eval exams=…`: a run's model takes its exams; tables, pictures and answers."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -6,30 +6,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
     from seqexp.config.root import EvalConfig
-    from seqexp.exams.sitting import Sitting
+    from seqexp.exams.runner import ExamRunner
+    from seqexp.metrics.metric import Metric
     from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
-def sit_exams(
-    config: "EvalConfig", sitting: "Sitting", trained: "TrainedRun", folder: "RunFolder"
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def run_exams(
+    config: "EvalConfig", runner: "ExamRunner", trained: "TrainedRun", folder: "RunFolder"
+) -> "tuple[list[dict[str, Any]], dict[str, Metric]]":
     """The report of each exam, and the accuracies.
 
     Answers, pictures and TensorBoard's events are left in the folder of the eval.
     """
+    from seqexp.exams.runner import exam_metrics
     from seqexp.exams.scoring import Scorer
-    from seqexp.exams.sitting import accuracies
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.tracking.plots import exam_figure, save
 
-    scorer = Scorer(trained.model, trained.tokenizer, trained.device.autocast)
-    reports = sitting.sit(scorer, folder.path)
+    scorer = Scorer(trained.model, trained.preprocessor["text"], trained.device.autocast)
+    reports = runner.run(scorer, folder.path)
     metrics = MetricsLog(folder.metrics_file, folder.path / "tensorboard")
     try:
-        found = accuracies(reports)
-        metrics.write(trained.step, found)
+        found = exam_metrics(reports)
+        metrics.write(trained.step, {name: metric.value for name, metric in found.items()})
         for report in reports:
             if report["left_out"]:
                 log.warning("NOTE: %s: %s", report["name"], report["notes"][-1])

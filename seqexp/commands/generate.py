@@ -1,25 +1,28 @@
-"""`seqexp generate`: write text with a run."""
+"""`seqexp generate`: what a run makes of a prompt, a sentence, the lines of a file, or what is typed."""
 
+import json
 import os
-import stat
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
-from seqexp.commands.translate import Line, hand_out, split_lines, translate
+from seqexp.commands.inputs import Line, read_inputs, typed_lines
+from seqexp.config.effects import unused_generation
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
 
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
+    from seqexp.tasks.base import Prediction, PredictOptions, Task
     from seqexp.tracking.run_folder import RunFolder
 
-
-# Of more sequences than this the hidden states are not drawn.
+# Notes that are printed one by one; the rest are counted, and all are in predictions.jsonl.
+MOST_NOTES = 10
+# Pictures of predictions beside the one that attention= asks for.
 MOST_PICTURES = 10
 
 
@@ -28,203 +31,213 @@ def main() -> None:
 
 
 def generate(config: GenerateConfig) -> list[str]:
-    """Print the samples (streamed where there is one and a terminal) and keep them in a run folder."""
-    from seqexp.commands.build import load_trained_run
-    from seqexp.tracking.manifest import environment
+    """Predict, print (streamed where one text grows on a terminal), and keep everything in a run folder."""
+    from seqexp.commands.build import build_task, load_trained_run, with_ensemble
+    from seqexp.tasks.base import PredictOptions
     from seqexp.tracking.run_folder import RunFolder, find_run
 
     for key in ("output", "attention"):
         if getattr(config, key):
             _check_writable(key, Path(getattr(config, key)).expanduser())
     folder = find_run(config.run)
-    translating = folder.read_config().task.name == "translation"
-    _refuse_words_of_another_task(config, translating)
-    if translating:
-        # Read before the model is loaded: a file that is not there is said at once.
-        lines = _read_lines(config)
-        return translate(config, load_trained_run(folder, config.checkpoint, config.device), lines)
-    prompt = _read_prompt(config)
+    task = build_task(folder.read_config().task)
+    # Read before the model is loaded: a file that is not there is said at once.
+    lines = read_inputs(config, task)
     trained = load_trained_run(folder, config.checkpoint, config.device)
-    # Up to the first step, so that a prompt it cannot read is an error before a folder is made.
-    texts = _begin(config, trained, prompt)
-    made = RunFolder.create("generate", config.name)
-    made.write_config(to_plain(config))
-    made.write_status("running")
-    stand_in = (trained.folder.manifest().get("corpus") or {}).get("stand_in")
-    made.write_manifest(
-        {
-            "command": "generate",
-            **environment(),
-            "run": str(trained.folder.path),
-            "seed": config.seed,
-            "device": trained.device.name,
-            "precision": "fp32",
-        }
+    unused = unused_generation(config.generation, trained.config.task)
+    for note in unused:
+        print(f"NOTE: {note}", file=sys.stderr)
+    model, ensemble = with_ensemble(task, trained, config.ensemble, config.checkpoint, config.device)
+    names = task.figure_names(model)
+    if config.attention and "attention" not in names:
+        raise UserError("attention= needs a model with attention, and this one has none; leave it out.")
+    wanted = {name for name in names if name != "attention" or config.attention}
+    options = PredictOptions(config.generation, config.seed, frozenset(wanted))
+    if lines is None:
+        given = task.default_inputs(model, options)
+        if given is None and not (sys.stdin.isatty() and config.output is None):
+            raise UserError(f'there is no input; write {task.input_key}="…", input=<file>, or pipe lines in.')
+        lines = None if given is None else [Line(text) for text in given]
+    texts = None if lines is None else [line.text for line in lines]
+    predictions = (
+        _conversation(task, model, trained, options)
+        if texts is None
+        else task.predict(model, trained.preprocessor, texts, options)
     )
-    samples: list[str] = []
-    status = "interrupted"
+    made = RunFolder.create("generate", config.name)
+    with _recorded(made, config, trained, {"ensemble": ensemble, "without_effect": unused}):
+        writer = _Writer(config, task, made, lines)
+        writer.work(predictions)
+    return writer.texts()
+
+
+def _conversation(
+    task: "Task", model: Any, trained: "TrainedRun", options: "PredictOptions"
+) -> "Iterator[Prediction]":
+    """Ask for lines on a terminal until the end of input."""
+    from dataclasses import replace
+
+    print("one input a line; Ctrl-D ends", file=sys.stderr)
+    for number, text in enumerate(typed_lines()):
+        for prediction in task.predict(model, trained.preprocessor, [text], options):
+            values = {**prediction.values, **({"line": number + 1} if "line" in prediction.values else {})}
+            yield replace(prediction, index=number, values=values)
+
+
+@contextmanager
+def _recorded(
+    folder: "RunFolder", config: GenerateConfig, trained: "TrainedRun", more: dict[str, Any]
+) -> Iterator[None]:
+    """Write configuration, manifest, status and result around the work."""
+    from seqexp.tracking.manifest import environment
+
+    folder.write_config(to_plain(config))
+    folder.write_status("running")
+    corpus = trained.folder.manifest().get("corpus") or {}
+    about = {"command": "generate", "run": str(trained.folder.path), "seed": config.seed}
+    device = {"device": trained.device.name, "precision": "fp32"}
+    folder.write_manifest({**about, **environment(), **device, **more})
+    status = "failed"
     try:
-        samples = _write(config, texts)
-        if trained.config.task.name == "parity":
-            _draw_hidden_states(config, trained, prompt, made)
+        yield
         status = "finished"
-    except KeyboardInterrupt as error:
-        samples = list(error.args[0]) if error.args else []
-        raise KeyboardInterrupt from None
-    except BrokenPipeError:
-        raise
-    except Exception:
-        status = "failed"
+    except (KeyboardInterrupt, BrokenPipeError):
+        status = "interrupted"
         raise
     finally:
-        made.write_status(status)
-        for number, text in enumerate(samples, start=1):
-            file = made.subfolder("samples") / f"sample_{number:03d}.txt"
-            file.write_text(text, encoding="utf-8")
-        made.write_result(
+        folder.write_status(status)
+        file = folder.path / "predictions.jsonl"
+        folder.write_result(
             {
-                "command": "generate",
-                "run": str(trained.folder.path),
+                **about,
                 "checkpoint": config.checkpoint,
                 "step": trained.step,
-                "seed": config.seed,
-                "samples": samples,
-                "stand_in": stand_in,
+                "predictions": file.read_bytes().count(b"\n") if file.exists() else 0,
+                "stand_in": corpus.get("stand_in"),
+                "generated_data": corpus.get("generated", False),
             }
         )
-    return samples
 
 
-def _refuse_words_of_another_task(config: GenerateConfig, translating: bool) -> None:
-    if translating and config.prompt is not None:
-        raise UserError("this run translates: give the sentence as text=, or a file as input=.")
-    if not translating and (config.text is not None or config.attention is not None or config.ensemble):
-        raise UserError(
-            "text=, attention= and ensemble= are for translation; this run goes on from a text: give it as "
-            "prompt=."
-        )
+class _Writer:
+    """Prints predictions, or writes them to `output`, in the order of their inputs; keeps all in the folder."""
+
+    def __init__(
+        self, config: GenerateConfig, task: "Task", folder: "RunFolder", lines: list[Line] | None
+    ) -> None:
+        self.config, self.task, self.folder, self.lines = config, task, folder, lines
+        self.products: dict[int, str] = {}  # by the number of the input
+        self.answers: dict[int, tuple[str, ...]] = {}
+        self.notes: list[tuple[int, str]] = []
+        self.pictures = 0
+        one = lines is not None and len(lines) == 1 and config.generation.num_samples == 1
+        # Text that grows is shown as it grows.
+        self.streams = one and config.output is None and sys.stdout.isatty()
+        self.talks = lines is None
+
+    def texts(self) -> list[str]:
+        """The answers: of one input all of them, of several inputs the best of each."""
+        if len(self.answers) == 1:
+            return list(next(iter(self.answers.values())))
+        return [self.answers[index][0] for index in sorted(self.answers)]
+
+    def work(self, predictions: "Iterator[Prediction]") -> None:
+        """Take every prediction; on an interruption keep what there is."""
+        from tqdm import tqdm
+
+        total = len(self.lines) if self.lines is not None and self.task.reads_lines else None
+        unit = "line" if self.task.reads_lines else "tok"
+        progress = tqdm(
+            total=total, desc="generating", unit=unit, delay=2, leave=False,
+            disable=True if self.streams or self.talks else None,
+        )  # fmt: skip
+        shown = ""
+        latest: Prediction | None = None
+        with (self.folder.path / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            try:
+                with progress:
+                    for latest in predictions:
+                        if self.streams:
+                            print(latest.text[len(shown) :], end="", flush=True)
+                            shown = latest.text
+                        if latest.final:
+                            self._take(latest, file, streamed=bool(shown))
+                        progress.update(int(latest.final or not self.task.reads_lines))
+            except KeyboardInterrupt:
+                if self.streams:
+                    print(flush=True)
+                if latest is not None and not latest.final:
+                    self._keep(latest, file)
+                print(f"what was generated is in {self.folder.path}", file=sys.stderr)
+                raise
+        self._say_notes()
+        if not self.streams and not self.talks:
+            hand_out("".join(f"{self.products[i]}\n" for i in sorted(self.products)), self.config.output)
+
+    def _take(self, prediction: "Prediction", file: Any, streamed: bool) -> None:
+        row = self._keep(prediction, file)
+        shown = self.task.show(prediction)
+        product = json.dumps(row, ensure_ascii=False) if shown is None else shown
+        self.products[prediction.index] = product
+        if self.streams:
+            print("" if streamed else product)
+        if self.talks:
+            print("\n".join(prediction.texts), flush=True)
+            if prediction.note and prediction.note != "blank":
+                print(prediction.note, file=sys.stderr)
+        self._draw(prediction)
+
+    def _keep(self, prediction: "Prediction", file: Any) -> dict[str, Any]:
+        """Write a prediction into the folder; of a whole document each text is a file too."""
+        own = self.lines[prediction.index].note if self.lines is not None else None
+        note = "; ".join(part for part in (own, prediction.note) if part)
+        row = {**(prediction.values or {"texts": list(prediction.texts)}), **({"note": note} if note else {})}
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        if note and not self.talks:
+            self.notes.append((prediction.index + 1, note))
+        self.answers[prediction.index] = prediction.texts
+        if not self.task.reads_lines:
+            for text in prediction.texts:
+                number = len(list(self.folder.subfolder("samples").iterdir())) + 1
+                target = self.folder.path / "samples" / f"sample_{number:03d}.txt"
+                target.write_text(text, encoding="utf-8")
+        return row
+
+    def _say_notes(self) -> None:
+        for number, note in sorted(self.notes)[:MOST_NOTES]:
+            print(f"line {number}: {note}", file=sys.stderr)
+        if len(self.notes) > MOST_NOTES:
+            more, file = len(self.notes) - MOST_NOTES, self.folder.path / "predictions.jsonl"
+            print(f"{more} more lines with notes: {file}", file=sys.stderr)
+
+    def _draw(self, prediction: "Prediction") -> None:
+        """The pictures of a prediction: attention to the file named, others into the folder."""
+        from seqexp.tracking.plots import save
+
+        for name, draw in prediction.figures.items():
+            number = prediction.index + 1
+            if name == "attention" and self.config.attention:
+                target = Path(self.config.attention).expanduser()
+                if self.lines is None or len(self.lines) > 1:
+                    target = target.with_name(f"{target.stem}_{number:03d}{target.suffix}")
+            elif self.pictures < MOST_PICTURES:
+                self.pictures += 1
+                target = self.folder.subfolder("plots") / f"{name}_{number:03d}.png"
+            else:
+                continue
+            save(draw(), target)
+            print(f"{name.replace('_', ' ')}: {target}", file=sys.stderr)
 
 
-def _read_lines(config: GenerateConfig) -> list[Line] | None:
-    """The sentences to translate: typed, from a file, from a pipe; None: ask for them on the terminal.
-
-    Raises:
-        UserError: the file cannot be read, or there is nothing to read from.
-    """
-    if config.text is not None:
-        return [Line(config.text)]
-    if config.input not in (None, "-"):
-        try:
-            return split_lines(Path(str(config.input)).expanduser().read_bytes())
-        except OSError as error:
-            raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
-    if config.input == "-" or _stdin_is_fed():
-        print("reading sentences from standard input", file=sys.stderr)
-        return split_lines(sys.stdin.buffer.read())
-    if sys.stdin.isatty() and config.output is None:
-        return None
-    raise UserError('there is nothing to translate; write text="…", input=<file>, or pipe sentences in.')
-
-
-def _begin(config: GenerateConfig, trained: "TrainedRun", prompt: str | None) -> Iterator[list[str]]:
-    """The samples as they grow, begun."""
-    from seqexp.commands.build import build_task
-
-    task = build_task(trained.config.task)
-    growing = task.generate(
-        trained.model, trained.tokenizer, prompt, config.generation, config.seed, trained.device.torch
-    )
-    first = next(growing)
-    return chain([first], growing)
-
-
-def _draw_hidden_states(
-    config: GenerateConfig, trained: "TrainedRun", prompt: str | None, folder: "RunFolder"
-) -> None:
-    """What a recurrent model had in mind while it read each of the first sequences."""
-    from seqexp.data.parity import running_parity
-    from seqexp.evaluation.recurrence import hidden_states, is_recurrent
-    from seqexp.tasks.parity import sequences_of
-    from seqexp.tracking.plots import hidden_states_figure, save
-
-    if not is_recurrent(trained.model):
-        return
-    drawn = config.generation.num_samples
-    sequences = sequences_of(trained.tokenizer, prompt, None, drawn, config.seed)
-    for number, bits in enumerate(sequences[:MOST_PICTURES], start=1):
-        hidden = hidden_states(trained.model, bits.to(trained.device.torch))
-        truth = running_parity(bits.numpy()).tolist()
-        figure = hidden_states_figure(hidden, bits.tolist(), truth, f"{config.name}, sequence {number}")
-        file = folder.subfolder("plots") / f"hidden_states_{number:03d}.png"
-        save(figure, file)
-        print(f"hidden states: {file}", file=sys.stderr)
-
-
-def _write(config: GenerateConfig, growing: Iterator[list[str]]) -> list[str]:
-    """Generate and hand out; a KeyboardInterrupt carries the samples so far."""
-    from tqdm import tqdm
-
-    stream = config.output is None and config.generation.num_samples == 1 and sys.stdout.isatty()
-    total = config.generation.max_new_tokens
-    progress = tqdm(
-        total=total, desc="generating", unit="tok", delay=2, leave=False,
-        disable=True if stream else None,
-    )  # fmt: skip
-    samples = [""] * config.generation.num_samples
-    try:
-        with progress:
-            for now in growing:
-                if stream:
-                    print(now[0][len(samples[0]) :], end="", flush=True)
-                samples = now
-                progress.update(1)
-    except KeyboardInterrupt:
-        if stream:
-            print(flush=True)
-        raise KeyboardInterrupt(samples) from None
-    if stream:
-        print()
-        return samples
-    product = samples[0] + "\n"
-    if len(samples) > 1:
-        product = "".join(
-            f"----- sample {number} of {len(samples)} -----\n{text}\n"
-            for number, text in enumerate(samples, start=1)
-        )
-    hand_out(product, config.output)
-    return samples
-
-
-def _read_prompt(config: GenerateConfig) -> str | None:
-    """The prompt as typed, from a file, or from a pipe, without one line end at its end; None: there is none.
-
-    Raises:
-        UserError: the file cannot be read as UTF-8 text.
-    """
-    if config.prompt is not None:
-        return config.prompt
-    if config.input not in (None, "-"):
-        try:
-            text = Path(str(config.input)).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"input={config.input} cannot be read as UTF-8 text ({error}).") from error
-        return text.removesuffix("\n")
-    if config.input == "-" or _stdin_is_fed():
-        print("reading the prompt from standard input", file=sys.stderr)
-        try:
-            return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"standard input is not UTF-8 text ({error}).") from error
-    return None
-
-
-def _stdin_is_fed() -> bool:
-    """Whether standard input is a pipe or a file, not a terminal or nothing."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+def hand_out(text: str, output: str | None) -> None:
+    """Write what was made to the file named, or else to standard output."""
+    if output:
+        Path(output).expanduser().write_text(text, encoding="utf-8")
+        print(f"written to {output}", file=sys.stderr)
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _check_writable(key: str, path: Path) -> None:

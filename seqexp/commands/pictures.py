@@ -26,29 +26,24 @@ def try_to_draw(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metri
 
 def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
     """The pictures of a finished run, in its ``plots/`` and in TensorBoard; of its best checkpoint."""
-    from seqexp.commands.eval import judge_views, trained_length
-    from seqexp.evaluation.recurrence import hidden_states, is_recurrent
+    from seqexp.tasks.views import evaluate_views
     from seqexp.tracking import plots
     from seqexp.tracking.run_folder import read_metrics
 
-    title, model, data = config.name, trainer.model, trainer.data
+    title, model, data, task = config.name, trainer.model, trainer.data, trainer.task
     model.load_state_dict(trainer.checkpoints.load("best")["model"])
-    validated_on = f"{trained_length(config)} bits" if config.task.name == "parity" else None
     rows = read_metrics(run.metrics_file)
-    figures = {"loss": plots.loss_figure(rows, title, trainer.task.loss_unit, validated_on)}
-    if is_recurrent(model):
-        figures["gradient_flow"] = plots.gradient_flow_figure(read_metrics(run.gradient_flow_file), title)
-        batch = next(data.eval_batches("val"))
-        tokens, targets = batch.inputs[0], batch.targets[0].tolist()
-        hidden = hidden_states(model, tokens.to(trainer.device.torch))
-        truth = targets if config.task.name == "parity" else None
-        figures["hidden_states"] = plots.hidden_states_figure(hidden, tokens.tolist(), truth, title)
+    figures = {"loss": plots.loss_figure(rows, title, task.loss_unit, data.validated_on)}
+    flow = read_metrics(run.gradient_flow_file)
+    if flow:
+        figures["gradient_flow"] = plots.gradient_flow_figure(flow, title)
     views, _ = data.views(getattr(model, "max_len", None))
+    judged = []
     if len(views) > 1:
-        lengths = ", ".join(str(view.label["length"]) for view in views)
-        log.info("judging the best checkpoint on lengths %s", lengths)
-        rows = judge_views(trainer.task, model, trainer.device, views, "val")
-        figures["accuracy_by_length"] = plots.accuracy_by_length_figure(rows, trained_length(config), title)
+        shown = "; ".join(", ".join(f"{k} {v}" for k, v in view.label.items()) for view in views)
+        log.info("judging the best checkpoint on: %s", shown)
+        judged = evaluate_views(task, model, views, "val", trainer.device.autocast)
+    figures |= task.figures(model, data, judged)
     folder = run.subfolder("plots")
     for name, figure in figures.items():
         metrics.image(name, plots.save(figure, folder / f"{name}.png"), trainer.step)

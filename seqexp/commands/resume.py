@@ -1,4 +1,4 @@
-"""A run that goes on: its own configuration under the words typed, and its last checkpoint."""
+"""A run that goes on: its own configuration under the overrides typed, and its last checkpoint."""
 
 import logging
 import sys
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 # numbers mean.
 RESUMABLE = (
     "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "exams.", "data.path",
-    "data.source_path", "data.target_path",
+    "data.source_path", "data.target_path", "data.val_", "data.test_",
 )  # fmt: skip
+FIXED = ("trainer.freeze", "trainer.ema_decay", "optimizer.lr_scale")
 
 
 def type_saved_configuration(resume: str) -> None:
@@ -38,7 +39,8 @@ def type_saved_configuration(resume: str) -> None:
     groups = {word.partition("=")[0] for word in typed}
     for word in typed:
         key = word.partition("=")[0].lstrip("+")
-        if "=" in word and not key.startswith(RESUMABLE) and key not in ("device", "exams"):
+        resumable = key.startswith(RESUMABLE) and not key.startswith(FIXED)
+        if "=" in word and not resumable and key not in ("device", "exams"):
             raise UserError(
                 f"{word} cannot be changed when a run goes on; settings such as trainer.max_steps= and "
                 "optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
@@ -46,16 +48,16 @@ def type_saved_configuration(resume: str) -> None:
     words = []
     for spec in fields(TrainConfig):
         value = getattr(saved, spec.name)
-        if spec.name in ("resume", "sweep") or spec.name in groups:
+        if spec.name in ("resume", "init_from", "sweep") or spec.name in groups:
             continue
-        if is_dataclass(value):
-            if spec.name in registry.ENTRIES:
-                words.append(f"{spec.name}=base_{getattr(value, 'name')}")  # noqa: B009
-            plain = to_plain(value)
-            words += [_word(f"{spec.name}.{key}", item) for key, item in plain.items()]
-        else:
-            words.append(_word(spec.name, value))
+        words += group_overrides(spec.name, value) if is_dataclass(value) else [_word(spec.name, value)]
     sys.argv = [sys.argv[0], *words, *typed, f"resume={quote(str(run.path))}"]
+
+
+def group_overrides(group: str, settings: Any) -> list[str]:
+    """Overrides that choose a group's option, where it has some, and give each of its settings."""
+    chosen = [f"{group}=base_{settings.name}"] if group in registry.ENTRIES else []
+    return [*chosen, *(_word(f"{group}.{key}", value) for key, value in to_plain(settings).items())]
 
 
 def _word(key: str, value: Any) -> str:
@@ -65,7 +67,9 @@ def _word(key: str, value: Any) -> str:
     if value is None:
         return f"{key}=null"
     if isinstance(value, list):
-        return f"{key}=[{','.join(map(str, value))}]"
+        return f"{key}=[{','.join(quote(one) if isinstance(one, str) else str(one) for one in value)}]"
+    if isinstance(value, dict):
+        return f"{key}={{{','.join(f'{quote(name)}:{one}' for name, one in value.items())}}}"
     return f"{key}={value}"
 
 
@@ -121,13 +125,17 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
             f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
         )
     state = trainer.checkpoints.load_newest()
-    if state.get("tokenizer") != trainer.data.tokenizer.to_plain():
+    if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(
-            "the tokenizer of this run is not the one that its training part gives now, perhaps because of "
+            "the tokenizers of this run are not the ones that its training split gives now, perhaps because of "
             "another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
-    say_changes(run.read_config(), trainer.config)
+    saved = run.read_config()
+    # Runs of schema 1 did not keep the name of the metric beside the best value.
+    trainer.checkpoints.index.setdefault("monitor", saved.trainer.monitor)
+    trainer.monitor_again()
+    say_changes(saved, trainer.config)
     keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
     entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
     before["resumed"] = [*before.get("resumed", []), entry]

@@ -12,7 +12,6 @@ from seqexp.commands.plain import Parser
 from seqexp.errors import UserError
 from seqexp.quoting import printable
 from seqexp.tracking.catalog import Entry, find, list_all, sweep_runs
-from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -101,7 +100,7 @@ def _sorted(entries: list[Entry], by: str) -> list[Entry]:
 def _rank(entry: Entry) -> tuple[bool, str, float]:
     """The best of each metric first, what has none last."""
     best = entry.best or 0.0
-    return entry.best is None, entry.metric, -best if better_when(entry.metric) == "max" else best
+    return entry.best is None, entry.metric, -best if entry.mode == "max" else best
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

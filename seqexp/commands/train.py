@@ -2,19 +2,23 @@
 
 import contextlib
 import logging
+import shlex
 import sys
 import time
 import traceback
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
 from seqexp.commands.hydra_app import run_app
+from seqexp.commands.init_from import type_source_configuration
 from seqexp.commands.pictures import try_to_draw
 from seqexp.commands.resume import find_unfinished, load_last, type_saved_configuration
-from seqexp.config.checks import check_choice
+from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.files import number as finite
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
 
@@ -26,9 +30,14 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    resume = next((w.partition("=")[2] for w in sys.argv if w.lstrip("+").startswith("resume=")), None)
-    if resume and resume.strip("'") not in ("null", "auto"):
+    resume, init_from = (
+        next((w.partition("=")[2] for w in sys.argv if w.lstrip("+").startswith(f"{key}=")), "").strip()
+        for key in ("resume", "init_from")
+    )
+    if resume.strip("'") not in ("", "null", "auto"):
         type_saved_configuration(resume)
+    elif init_from.strip("'") not in ("", "null"):
+        type_source_configuration(init_from)
     run_app("train", train, run_name=lambda run: run)
 
 
@@ -102,13 +111,14 @@ def _train_and_say(run: "RunFolder", config: TrainConfig, job: SweepJob | None) 
 
 def _job_result(config: TrainConfig, job: SweepJob, run: "RunFolder", **more: Any) -> "list[float] | str":
     """What the sweep is told of a finished job; see `train`."""
-    from seqexp.tracking.catalog import measured
+    from seqexp.tracking.catalog import measured, read_run
 
     objectives = config.sweep.objectives or [config.trainer.monitor]
     found = measured(run)
     values = [found.get(name) for name in objectives]
     status = "pruned" if run.read_status().get("ending") == "pruned" else "finished"
-    job.record(status, metric=objectives[0], value=values[0], **more)
+    mode = read_run(run.path, "train").directions.get(objectives[0])
+    job.record(status, metric=objectives[0], mode=mode, value=values[0], **more)
     if status == "pruned":
         return "pruned"
     return "failed" if None in values else [float(value) for value in values if value is not None]
@@ -125,33 +135,39 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         parameter_report,
         set_up_device,
     )
-    from seqexp.exams.sitting import Sitting
+    from seqexp.commands.init_from import Source
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.training.loop import Trainer
+    from seqexp.training.optimizers import freeze
 
+    resumed = config.resume is not None
+    config.init_from = run.read_config().init_from if resumed else config.init_from
     fingerprint = config.fingerprint()
-    for key in ("path", "source_path", "target_path"):
-        if getattr(config.data, key, None):
-            # Later commands may be typed in another folder.
-            setattr(config.data, key, str(Path(getattr(config.data, key)).expanduser().absolute()))
-    if config.exams.path:
-        config.exams.path = str(Path(config.exams.path).expanduser().absolute())
+    _make_paths_absolute(config)
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     device = set_up_device(config.device, config)
     torch.manual_seed(config.seed)
-    data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)
+    source = Source.load(config.init_from) if config.init_from and not resumed else None
+    taken = _saved_preprocessor(run) if resumed and config.init_from else None
+    taken = source.preprocessor_for(config) if source else taken
+    kind = registry.load("data", config.data.name)
+    data = kind.build(config.data, config.tokenizer, config.seed, taken)
     described = data.describe()
-    if described["stand_in"]:
+    if described.get("stand_in"):
         log.warning("NOTE: %s", described["stand_in"])
-    model = build_model(config.model, data.sizes(data.tokenizer)).to(device.torch)
+    model = build_model(config.model, data.preprocessor.sizes())
+    initialised = source.initialise(model) if source else None
+    model = model.to(device.torch)
     check_carried_state(config, model)
     task = build_task(config.task)
+    frozen = freeze(model, config.trainer.freeze)
     parameters = parameter_report(model)
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
-    exams = Sitting(config.exams, data, config.seed, in_training=True) if config.exams.wanted else None
-    trainer = Trainer(config, model, forward, task, data, device, run, _pruning(config, job, task), exams)
+    hooks = _hooks(config, job, model, task, data)
+    trainer = Trainer(config, model, forward, task, data, device, run, hooks)
+    unused = without_effect(config)
     manifest = {
         "command": "train",
         **environment(),
@@ -165,11 +181,13 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         "parameters": parameters,
         "planned_steps": trainer.total,
         # Where minutes decide, the number of steps depends on the machine's speed that day.
-        "reproducible": trainer.total is not None,
+        "reproducible": config.trainer.max_minutes is None,
+        "without_effect": unused,
+        **({"init_from": initialised} if initialised else {}),
+        **({"frozen": frozen} if frozen else {}),
     }
     if job:
         manifest["sweep"] = {"name": job.sweep.name, "job": job.number, "words": job.words}
-    resumed = config.resume is not None
     config.resume = None
     if resumed:
         load_last(trainer, run, manifest)
@@ -203,16 +221,55 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
             try_to_draw(run, config, trainer, metrics)
     finally:
         metrics.close()
-        if metrics.failure or trainer.nonfinite.left_out:
+        if metrics.failure or trainer.nonfinite.skipped:
             with contextlib.suppress(OSError):
-                told = {"log_failure": metrics.failure, "batches_left_out": trainer.nonfinite.left_out}
+                told = {"log_failure": metrics.failure, "batches_skipped": trainer.nonfinite.skipped}
                 run.write_manifest({**run.manifest(), **told})
     if ending != "interrupted" and not job:
-        word = {"parity": "prompt=0110100"}.get(config.task.name, 'prompt="The "')
-        if config.task.name == "translation":
-            word = f'text="{data.parts["val"].pairs[0][0]}"'
-        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest %s", word)
+        example = task.example_input(data)
+        override = f" {task.input_key}={shlex.quote(example)}" if example else ""
+        log.info("next    seqexp eval run=latest   or   seqexp generate run=latest%s", override)
     return ending
+
+
+def _make_paths_absolute(config: TrainConfig) -> None:
+    """Later commands may be typed in another folder."""
+    for settings in (config.data, config.exams):
+        for spec in fields(settings):
+            value = getattr(settings, spec.name)
+            if spec.name.endswith("path") and value:
+                setattr(settings, spec.name, str(Path(value).expanduser().absolute()))
+
+
+def _saved_preprocessor(run: "RunFolder") -> Any:
+    """That of a run that goes on; it was not fitted on its data."""
+    from seqexp.data.preprocessor import Preprocessor
+    from seqexp.training.checkpoint import Checkpoints
+
+    return Preprocessor.from_plain(Checkpoints(run).load("last").get("preprocessor"))
+
+
+def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, data: Any) -> list[Any]:
+    """What happens around the loop, in this order at each validation."""
+    from seqexp.exams.runner import ExamRunner
+    from seqexp.tasks.recurrence import is_recurrent
+    from seqexp.training.hooks.ema import EMA
+    from seqexp.training.hooks.exams import Exams
+    from seqexp.training.hooks.gradient_flow import GradientFlow
+    from seqexp.training.hooks.pruning import Pruning
+    from seqexp.training.hooks.samples import Samples
+
+    hooks: list[Any] = []
+    if config.trainer.ema_decay is not None:
+        hooks.append(EMA(model, task, config.trainer.ema_decay))
+    if config.exams.wanted:
+        hooks.append(Exams(ExamRunner(config.exams, data, config.seed, in_training=True)))
+    if config.trainer.sample_tokens:
+        hooks.append(Samples())
+    if is_recurrent(model):
+        hooks.append(GradientFlow())
+    prune = _pruning(config, job)
+    return [*hooks, Pruning(prune)] if prune else hooks
 
 
 def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
@@ -227,13 +284,14 @@ def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
     return settings
 
 
-def _pruning(config: TrainConfig, job: SweepJob | None, task: Any) -> Any:
+def _pruning(config: TrainConfig, job: SweepJob | None) -> Any:
     """What ends a trial of a search early, or None."""
+    from seqexp.metrics.metric import check_monitor
+    from seqexp.tasks.declared import declared_metrics
+
+    declared = declared_metrics(config)
     for name in config.sweep.objectives or ():
-        known = [f"val/{metric}" for metric in task.metric_names]
-        known += [f"exam/{exam}" for exam in config.exams.wanted]
-        known += ["parameters", "minutes", "steps", "speed/tokens_per_s"]
-        check_choice("sweep.objectives", name, known)
+        check_monitor("sweep.objectives", name, declared)
     if job is None or config.sweep.trial is None or config.sweep.pruner == "none":
         return None
     from seqexp.sweeps.search import PruningWatch
@@ -251,7 +309,8 @@ def _compile(
 
     if data.carries_state:
         return model, {"compiled": False, "reason": "a model whose state is carried over is not compiled"}
-    steps = planned_steps(config, data.steps_per_epoch)
+    timed = config.trainer.max_minutes is not None
+    steps = None if timed else planned_steps(config, data.steps_per_epoch)
     example = next(iter(data.train_batch(0).split(config.trainer.accumulate)))
     per_step = 6.0 * parameters * data.train_batch(0).count
     wanted, reason = wants_compile(config.device, device, per_step * steps if steps else None)
@@ -260,7 +319,7 @@ def _compile(
 
     def trial(forward: Any) -> None:
         with device.autocast():
-            loss = task.loss(forward, example.to(device.torch)).loss_sum
+            loss = task.loss(forward, example.to(device.torch), training=True).loss_sum
         loss.backward()
 
     log.info("compiling the model (%s) …", reason)
@@ -277,18 +336,18 @@ def _compile(
 def _say_what_begins(
     config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer"
 ) -> None:
-    corpus = manifest["corpus"]
-    unit = next(unit for unit in ("pairs", "tokens", "sequences") if unit in corpus["parts"]["val"])
-    parts = ", ".join(f"{name} {part[unit]:,}" for name, part in corpus["parts"].items())
-    if trainer.total is not None:
-        length = f"{trainer.total:,} steps"
-    else:
-        length = (
-            f"{config.trainer.max_minutes:g} minutes (not reproducible: the number of steps depends "
-            "on the machine)"
-        )
+    corpus, minutes = manifest["corpus"], config.trainer.max_minutes
+    # What a split holds is counted in the first number that the data gives of it.
+    unit = next(iter(next(iter(corpus["splits"].values()))))
+    splits = ", ".join(f"{name} {split[unit]:,}" for name, split in corpus["splits"].items())
+    limits = [] if trainer.total is None else [f"{trainer.total:,} steps"]
+    if minutes is not None:
+        limits.append(f"{minutes:g} minutes (not reproducible: the number of steps depends on the machine)")
+    length = ", or ".join(limits)
+    for note in manifest["without_effect"]:
+        log.warning("NOTE: %s", note)
     log.info("run     %s", run.path)
-    log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, parts)
+    log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, splits)
     log.info("model   %s, %s parameters", config.model.name, f"{manifest['parameters']['total']:,}")
     log.info(
         "device  %s, %s, %s", manifest["device"], manifest["precision"],
@@ -300,14 +359,11 @@ def _say_what_begins(
 def _conclude(
     run: "RunFolder", config: TrainConfig, trainer: "Trainer", manifest: dict[str, Any], ending: str
 ) -> None:
-    """The result."""
-    from seqexp.tracking.run_folder import read_metrics
-
-    rows = read_metrics(run.metrics_file)
+    """Write ``result.json``: the metrics of the best checkpoint."""
     best = trainer.checkpoints.index.get("best")
     if best is None:
         return
-    measured = [row for row in rows if row["step"] == best["step"] and "val/loss" in row]
+    details = best.get("metrics", {})
     run.write_result(
         {
             "command": "train",
@@ -315,7 +371,11 @@ def _conclude(
             "checkpoint": "best",
             "step": best["step"],
             "split": "val",
-            "metrics": {key: value for key, value in measured[-1].items() if key != "step"},
+            "metrics": {name: finite(metric["value"]) for name, metric in details.items()},
+            # Unit, direction, count and interval of each.
+            "details": {
+                name: {**metric, "value": finite(metric["value"])} for name, metric in details.items()
+            },
             "monitor": {
                 "name": config.trainer.monitor,
                 "mode": trainer.mode,
@@ -324,7 +384,7 @@ def _conclude(
             },
             "ending": ending,
             "minutes": round(trainer.elapsed / 60, 2),
-            "stand_in": manifest["corpus"]["stand_in"],
+            "stand_in": manifest["corpus"].get("stand_in"),
             "reproducible": run.manifest().get("reproducible"),
         }
     )
@@ -332,5 +392,5 @@ def _conclude(
         "%s after %d steps in %.0f s; best %s %.4g at step %d", ending, trainer.step, trainer.elapsed,
         config.trainer.monitor, best["value"], best["step"],
     )  # fmt: skip
-    if manifest["corpus"]["stand_in"]:
+    if manifest["corpus"].get("stand_in"):
         log.warning("NOTE: %s", manifest["corpus"]["stand_in"])

@@ -1,6 +1,7 @@
 """Options of optimizers and learning-rate schedules."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -15,13 +16,20 @@ def _check_betas(key: str, betas: list[float]) -> None:
 
 @dataclass
 class OptimizerConfig:
-    """What all optimizers have; `weight_decay` is for matrices and embeddings, never for vectors."""
+    """What all optimizers have.
+
+    `weight_decay` applies to matrices and embeddings, not to norms and biases. `lr_scale` maps patterns of
+    parameter names, such as ``embedding.*``, to factors of the learning rate.
+    """
 
     name: str = MISSING
     lr: float = 1e-3
     weight_decay: float = 0.0
+    lr_scale: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for pattern, factor in self.lr_scale.items():
+            check_range(f"optimizer.lr_scale[{pattern}]", factor, 0)
         check_range("optimizer.lr", self.lr, above=0)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
 
@@ -91,7 +99,12 @@ class MuonConfig(OptimizerConfig):
 
 @dataclass
 class SchedulerConfig:
-    """How the learning rate goes from warm-up to `min_lr`; `decay_fraction` is the last part of wsd."""
+    """How the learning rate goes from warm-up to `min_lr`; `decay_fraction` is the last part of wsd.
+
+    `USES` are the settings beside the warm-up that have an effect.
+    """
+
+    USES: ClassVar[tuple[str, ...]] = ("min_lr",)
 
     name: str = MISSING
     warmup_steps: int = 0
@@ -102,3 +115,26 @@ class SchedulerConfig:
         check_range("scheduler.warmup_steps", self.warmup_steps, 0)
         check_range("scheduler.min_lr", self.min_lr, 0)
         check_range("scheduler.decay_fraction", self.decay_fraction, 0, 1)
+
+    def without_effect(self) -> list[str]:
+        """Notes on settings that this schedule does not read."""
+        defaults = {"min_lr": 0.0, "decay_fraction": 0.2}
+        return [
+            f"scheduler.{key}={getattr(self, key):g} has no effect with scheduler={self.name}"
+            for key, default in defaults.items()
+            if key not in self.USES and getattr(self, key) != default
+        ]
+
+
+@dataclass
+class ConstantConfig(SchedulerConfig):
+    """No decay."""
+
+    USES: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass
+class WSDConfig(SchedulerConfig):
+    """Warm-up, stable, decay."""
+
+    USES: ClassVar[tuple[str, ...]] = ("min_lr", "decay_fraction")

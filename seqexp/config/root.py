@@ -19,9 +19,16 @@ from seqexp.errors import UserError
 from seqexp.quoting import escape_interpolation
 
 # Written into every saved configuration and checkpoint; raised when their layout changes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SEED_LIMIT = 2**63
+# Settings that schema 1 did not have, with their defaults: (group or none, key, default).
+NEW_SETTINGS: tuple[tuple[str, str, Any], ...] = (
+    ("", "init_from", None),
+    ("trainer", "freeze", []),
+    ("trainer", "ema_decay", None),
+    ("optimizer", "lr_scale", {}),
+)
 
 
 def _check_common(seed: int, name: str) -> None:
@@ -107,9 +114,14 @@ class TrainConfig:
     seed: int = 1
     name: str = MISSING
     resume: str | None = None
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
+        check_rule(
+            self.resume in (None, "auto") or self.init_from is None,
+            "resume= and init_from= were given together; resume= goes on with a run, init_from= begins a new one.",
+        )
         for group in registry.ENTRIES:
             settings = getattr(self, group)
             check_rule(
@@ -142,6 +154,11 @@ class TrainConfig:
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
+        # Settings that are newer than a run which may go on count only where they are set.
+        for group, key, default in NEW_SETTINGS:
+            owner = values[group] if group else values
+            if owner.get(key) == default:
+                owner.pop(key, None)
         if not self.exams.wanted:
             del values["exams"]  # they decide only where they are monitored
         for key in (
@@ -247,6 +264,19 @@ def _as_text(value: Any) -> Any:
     return escape_interpolation(value) if isinstance(value, str) else value
 
 
+def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
+    """In schema 1 minutes came before epochs, and these before steps; now the first limit reached counts."""
+    trainer = values.get("trainer")
+    if not isinstance(trainer, dict):
+        return values
+    trainer = dict(trainer)
+    if trainer.get("max_minutes") is not None:
+        trainer |= {"max_epochs": None, "max_steps": None}
+    elif trainer.get("max_epochs") is not None:
+        trainer |= {"max_steps": None}
+    return {**values, "trainer": trainer}
+
+
 def from_plain(values: Any, where: str) -> TrainConfig:
     """A training configuration from a saved file, which may come from a stranger.
 
@@ -264,6 +294,8 @@ def from_plain(values: Any, where: str) -> TrainConfig:
             f"{where} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}. "
             "A newer seqexp is needed to read it."
         )
+    if version == 1:
+        values = _from_schema_1(values)
     try:
         base = OmegaConf.structured(TrainConfig)
         for spec in fields(TrainConfig):

@@ -1,12 +1,14 @@
 """Options of the machine, the training loop and generation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seqexp.config.checks import check_choice, check_range, check_rule
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("auto", "true", "false")
+# The length of a training that nothing else limits.
+DEFAULT_STEPS = 2000
 
 
 @dataclass
@@ -30,15 +32,18 @@ class DeviceConfig:
 class TrainerConfig:
     """How long to train, and what to do on the way.
 
-    The length is `max_minutes` if given, else `max_epochs` if given, else `max_steps`.
+    Training ends at the first of `max_steps`, `max_epochs` and `max_minutes` that is reached; if none of them is
+    given, after `DEFAULT_STEPS` steps.
     A checkpoint is written every `checkpoint_every` steps (null: at every validation) and every
     `checkpoint_minutes`; the newest `keep_last` and the best `keep_best` are kept. 0 for `max_grad_norm`
     switches clipping off. `nonfinite` says what to do when a loss or gradient is infinite or NaN: ``stop``,
     ``skip`` the batch, or ``rollback`` to the last checkpoint and go on without the batch.
-    `accumulate` works through each batch in that many pieces, with the same gradient as in one.
+    `accumulate` works through each batch in that many micro-batches, with the same gradient as in one.
+    Parameters whose names match a pattern in `freeze` are not trained. With `ema_decay` a moving average of the
+    weights is evaluated and saved beside them.
     """
 
-    max_steps: int | None = 2000
+    max_steps: int | None = None
     max_epochs: float | None = None
     max_minutes: float | None = None
     max_grad_norm: float = 1.0
@@ -54,6 +59,8 @@ class TrainerConfig:
     monitor: str = "val/loss"
     deterministic: bool = False
     sample_tokens: int = 200
+    freeze: list[str] = field(default_factory=list)
+    ema_decay: float | None = None
 
     def __post_init__(self) -> None:
         check_range("trainer.max_steps", self.max_steps, 0)
@@ -70,10 +77,9 @@ class TrainerConfig:
         check_choice("trainer.nonfinite", self.nonfinite, ("stop", "skip", "rollback"))
         check_range("trainer.patience", self.patience, 1)
         check_range("trainer.sample_tokens", self.sample_tokens, 0)
-        check_rule(
-            not (self.max_steps is None and self.max_epochs is None and self.max_minutes is None),
-            "nothing says how long to train; set trainer.max_steps, max_epochs or max_minutes.",
-        )
+        check_range("trainer.ema_decay", self.ema_decay, 0, below=1)
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            self.max_steps = DEFAULT_STEPS
 
 
 @dataclass

@@ -15,9 +15,16 @@ from seqexp.config.checks import check_choice, check_range
 class LanguageModelingConfig:
     """Predict the next token; `label_smoothing` touches the training loss alone."""
 
-    READS: ClassVar = ("text",)
-    ACCEPTS: ClassVar = ("causal",)
-    GENERATION: ClassVar = ("max_new_tokens", "temperature", "top_k", "top_p", "num_samples", "stop")
+    READS: ClassVar[tuple[str, ...]] = ("text",)
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal",)
+    GENERATION: ClassVar[tuple[str, ...]] = (
+        "max_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "num_samples",
+        "stop",
+    )
     EXAMS: ClassVar = True
 
     name: str = "language_modeling"
@@ -34,9 +41,9 @@ class TranslationConfig:
     At validations the validation split is translated greedily for its BLEU, unless `bleu` is false.
     """
 
-    READS: ClassVar = ("pairs",)
-    ACCEPTS: ClassVar = ("encoder_decoder",)
-    GENERATION: ClassVar = (
+    READS: ClassVar[tuple[str, ...]] = ("pairs",)
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("encoder_decoder",)
+    GENERATION: ClassVar[tuple[str, ...]] = (
         "beam_size", "n_best", "length_penalty", "length_alpha", "coverage_penalty", "min_length",
         "max_length_ratio", "no_repeat_ngram", "replace_unknown",
     )  # fmt: skip
@@ -57,9 +64,9 @@ class ParityConfig:
     cross-entropy in nats, `mse` the squared error of the probability.
     """
 
-    READS: ClassVar = ("bits",)
-    ACCEPTS: ClassVar = ("causal",)
-    GENERATION: ClassVar = ("num_samples",)
+    READS: ClassVar[tuple[str, ...]] = ("bits",)
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal",)
+    GENERATION: ClassVar[tuple[str, ...]] = ("num_samples",)
 
     name: str = "parity"
     full_supervision: bool = True

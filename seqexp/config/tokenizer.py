@@ -14,7 +14,7 @@ NORMALIZATIONS = ("none", "nfkc")
 class TokenizerConfig:
     """A tokenizer without options; `READS` are the kinds of examples that it can read."""
 
-    READS: ClassVar = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
 
     name: str = MISSING
 
@@ -23,21 +23,21 @@ class TokenizerConfig:
 class ByteConfig(TokenizerConfig):
     """Bytes of UTF-8: for running text."""
 
-    READS: ClassVar = ("text",)
+    READS: ClassVar[tuple[str, ...]] = ("text",)
 
 
 @dataclass
 class BitsConfig(TokenizerConfig):
     """The characters 0 and 1."""
 
-    READS: ClassVar = ("bits",)
+    READS: ClassVar[tuple[str, ...]] = ("bits",)
 
 
 @dataclass
 class WordConfig:
     """One token a word: those seen at least `min_count` times, of them the `vocab_size` most frequent."""
 
-    READS: ClassVar = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
 
     name: str = "word"
     min_count: int = 2
@@ -52,7 +52,7 @@ class WordConfig:
 class SentencePieceConfig:
     """Subwords. For pairs of languages, `joint` makes one vocabulary for both."""
 
-    READS: ClassVar = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
 
     name: str = "sentencepiece"
     model_type: str = "unigram"

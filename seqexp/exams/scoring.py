@@ -153,7 +153,8 @@ class Scorer:
         targets = np.full(inputs.shape, IGNORE)
         for b, row in enumerate(rows):
             inputs[b, : lengths[b]], targets[b, : lengths[b]] = row.inputs, row.targets
-        batch = Batch(torch.from_numpy(inputs), torch.from_numpy(targets), count=0).to(self.device)
+        tensors = {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+        batch = Batch(tensors, np.zeros(len(rows), np.int64)).to(self.device)
         with self.autocast():
             logits = self.model(batch.inputs)
         B, T, V = logits.shape

@@ -14,7 +14,6 @@ from seqexp.errors import UserError, suggest
 from seqexp.files import number
 from seqexp.quoting import printable
 from seqexp.tracking.catalog import Entry, find, measured, sweep_runs
-from seqexp.tracking.direction import better_when
 from seqexp.tracking.run_folder import RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder, is_sweep
 
@@ -50,6 +49,10 @@ class Comparison:
         """The metric that the runs chose their best checkpoint by."""
         return self.metrics[0]
 
+    def mode(self, metric: str) -> str | None:
+        """``max`` or ``min``, as the runs' tasks declared it; None if none did."""
+        return next((run.directions[metric] for run in self.runs if metric in run.directions), None)
+
     def by_setting(self) -> list["Group"]:
         """The runs that differ in nothing but the seed, together; of a search the best first."""
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -58,10 +61,8 @@ class Comparison:
         gathered = [Group({key: rows[0][key] for key in self.settings}, rows) for rows in groups.values()]
         if self.is_search:
             measured_ones = [group for group in gathered if group.mean(self.monitor) is not None]
-            rising = better_when(self.monitor) == "min"
-            ranked = sorted(
-                measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=not rising
-            )
+            falling = self.mode(self.monitor) == "max"
+            ranked = sorted(measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=falling)
             return ranked + [group for group in gathered if group.mean(self.monitor) is None]
         places = {key: _places(self.table[key]) for key in self.settings}
         return sorted(gathered, key=lambda group: [places[k][repr(v)] for k, v in group.settings.items()])
@@ -252,12 +253,12 @@ def plain_number(value: Any) -> str:
     return printable(str(value))
 
 
-def best_rows(groups: list[Group], metric: str) -> list[bool]:
-    """Which groups have the best mean; none where all are the same."""
+def best_rows(groups: list[Group], metric: str, mode: str | None) -> list[bool]:
+    """Which groups have the best mean; none where all are the same, or the direction is not known."""
     means = [group.mean(metric) for group in groups]
     known = [mean for mean in means if mean is not None]
     # The same numbers added in another order may differ in the last bit.
-    if not known or math.isclose(min(known), max(known), rel_tol=1e-12):
+    if mode is None or not known or math.isclose(min(known), max(known), rel_tol=1e-12):
         return [False] * len(means)
-    best = max(known) if better_when(metric) == "max" else min(known)
+    best = max(known) if mode == "max" else min(known)
     return [mean is not None and math.isclose(mean, best, rel_tol=1e-12) for mean in means]

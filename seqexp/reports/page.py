@@ -16,7 +16,6 @@ from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
 from seqexp.reports.tables import cells, number
 from seqexp.tracking.catalog import Entry, measured, sweep_runs
-from seqexp.tracking.direction import better_when
 from seqexp.tracking.plots import loss_figure, png
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder
@@ -166,7 +165,7 @@ def _sweep_facts(entry: Entry, sweep: SweepFolder, best: Entry | None) -> list[l
 
 def _best_run(comparison: Comparison) -> Entry | None:
     runs = [run for run in comparison.runs if run.status == "finished" and run.metric == comparison.monitor]
-    best_of = max if better_when(comparison.monitor) == "max" else min
+    best_of = max if comparison.mode(comparison.monitor) == "max" else min
     measured_runs = [run for run in runs if run.best is not None]
     return best_of(measured_runs, key=lambda run: run.best or 0.0, default=None)
 

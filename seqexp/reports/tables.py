@@ -25,7 +25,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list
         + [mean_and_deviation(group.mean(name), group.deviation(name)) for name in comparison.metrics]
         for group in groups
     ]
-    best = {name: best_rows(groups, name) for name in comparison.metrics}
+    best = {name: best_rows(groups, name, comparison.mode(name)) for name in comparison.metrics}
     bold = [
         [False] * (len(comparison.settings) + 1) + [best[name][i] for name in comparison.metrics]
         for i in range(len(rows))

@@ -36,7 +36,9 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from seqexp.metrics.metric import check_monitor
         from seqexp.sweeps.search import Search, Space, check_sampler
+        from seqexp.tasks.declared import declared_metrics
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
@@ -47,7 +49,11 @@ class OptunaSweeper(Sweeper):
         check_sampler(settings, space)
         sweep = SweepFolder(Path(str(self._config.hydra.sweep.dir)))
         sweep.path.mkdir(parents=True, exist_ok=True)
-        objectives = settings.objectives or [first.trainer.monitor]
+        declared = declared_metrics(first)
+        objectives = {
+            name: check_monitor("sweep.objectives", name, declared).mode
+            for name in settings.objectives or [first.trainer.monitor]
+        }
         try:
             with FileLock(sweep.path / LOCK, timeout=0):
                 search = Search(sweep, settings, space, objectives, first.seed)

@@ -7,7 +7,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seqexp.tracking.direction import better_when
 from seqexp.tracking.sweep_folder import SweepFolder
 
 DONE = ("finished", "pruned", "failed")
@@ -18,7 +17,7 @@ def best_job(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
     measured = [entry for entry in entries if isinstance(entry.get("value"), int | float)]
     if not measured:
         return None
-    pick = max if better_when(measured[-1]["metric"]) == "max" else min
+    pick = max if measured[-1].get("mode") == "max" else min
     return pick(measured, key=lambda entry: entry["value"])
 
 

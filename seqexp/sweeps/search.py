@@ -24,7 +24,6 @@ from optuna.trial import TrialState
 
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
-from seqexp.tracking.direction import better_when
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -130,12 +129,17 @@ def _number(text: str) -> Any:
 
 
 class Search:
-    """The study of a sweep; `objectives` are names of metrics."""
+    """The study of a sweep."""
 
     def __init__(
-        self, sweep: SweepFolder, settings: SweepConfig, space: Space, objectives: list[str], seed: int
+        self,
+        sweep: SweepFolder,
+        settings: SweepConfig,
+        space: Space,
+        objectives: Mapping[str, str],
+        seed: int,
     ) -> None:
-        """Open the study, or make it.
+        """Open the study, or make it; `objectives` are names of metrics with ``max`` or ``min``.
 
         Raises:
             UserError: the folder holds another search.
@@ -147,10 +151,10 @@ class Search:
         self.study = optuna.create_study(
             study_name=sweep.name,
             storage=storage_url(sweep),
-            directions=["maximize" if better_when(name) == "max" else "minimize" for name in objectives],
+            directions=["maximize" if mode == "max" else "minimize" for mode in objectives.values()],
             load_if_exists=True,
         )
-        self._check_same({**space.described(), "objectives": objectives})
+        self._check_same({**space.described(), "objectives": list(objectives)})
         self.queue_again(failed=True)
 
     def _check_same(self, described: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ class Row:
     """The evaluation of one view of the data."""
 
     label: Mapping[str, int | float | str]
-    evaluation: Mapping[str, Metric]
+    evaluation: "Evaluation"
     main: bool = True
 
 

@@ -223,6 +223,6 @@ def answer(model: torch.nn.Module, bits: Tensor) -> tuple[str, dict[str, Any]]:
         f"{'parity':<10}{parity} (p(odd) = {logits[-1].sigmoid():.4f}), "
         f"{'wrong' if wrong[-1] else 'right'}; {int((~wrong).sum())} of {len(bits)} steps right"
     )
-    values = {name: "".join(map(str, row.tolist())) for name, row in rows.items()}
+    values: dict[str, Any] = {name: "".join(map(str, row.tolist())) for name, row in rows.items()}
     values |= {"parity": parity, "p_odd": float(logits[-1].sigmoid()), "right": not bool(wrong[-1])}
     return "\n".join(lines), values

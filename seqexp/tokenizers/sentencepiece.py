@@ -119,7 +119,7 @@ class SentencePieceTokenizer(Tokenizer):
         return found
 
     def offsets(self, text: str) -> list[tuple[int, int]] | None:
-        found = self._processor.encode(text, out_type="immutable_proto")
+        found: Any = self._processor.encode(text, out_type="proto")
         return [(piece.begin, piece.end) for piece in found.pieces]
 
     def join(self, pieces: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ import yaml
 
 from seqexp.errors import UserError
 from seqexp.files import number, read_bounded
-from seqexp.tracking.direction import better_when
+from seqexp.metrics.metric import RUN_METRICS
+from seqexp.metrics.metric import best as best_value
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
 
@@ -39,9 +40,15 @@ class Entry:
     started: datetime | None
     metric: str = ""
     best: float | None = None
+    directions: dict[str, str] = field(default_factory=dict)  # metric → max or min, where it is known
     error: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # flat: model.n_layer → 4
     jobs: dict[str, int] = field(default_factory=dict)  # of a sweep: status → how many
+
+    @property
+    def mode(self) -> str:
+        """Whether `best` is a greatest (``max``) or a least (``min``) value."""
+        return self.directions.get(self.metric, "min")
 
     @property
     def size(self) -> int:
@@ -124,9 +131,24 @@ def _read_run(path: Path, kind: str) -> Entry:
         started=_time(status.get("started")),
         metric=str(monitor.get("name", "")),
         best=number(monitor.get("best")),
+        directions=_directions(result),
         error=str(status.get("error") or "")[:MOST_ERROR],
         config=config,
     )
+
+
+def _directions(result: dict[str, Any]) -> dict[str, str]:
+    """The direction of each metric of a result, as its task declared it, and of those that every run has."""
+    details, monitor = result.get("details"), result.get("monitor")
+    found = {name: spec.mode for name, spec in RUN_METRICS.items()}
+    for name, detail in details.items() if isinstance(details, dict) else ():
+        higher = detail.get("higher_is_better") if isinstance(detail, dict) else None
+        if isinstance(higher, bool):
+            found[str(name)] = "max" if higher else "min"
+    # Runs of schema 1 declared that of the monitored metric alone.
+    if isinstance(monitor, dict) and monitor.get("mode") in ("max", "min"):
+        found.setdefault(str(monitor.get("name")), monitor["mode"])
+    return found
 
 
 def _time(text: Any) -> datetime | None:
@@ -155,7 +177,8 @@ def read_sweep(path: Path) -> Entry:
     if len(jobs) < wanted:
         counts["missing"] = wanted - len(jobs)
     measured = [job for job in jobs if job.best is not None]
-    metric = measured[0].metric if measured else ""
+    first = measured[0] if measured else None
+    metric = first.metric if first else ""
     same = [job.best for job in measured if job.metric == metric and job.best is not None]
     started = [job.started for job in jobs if job.started]
     status = "finished"
@@ -172,7 +195,8 @@ def read_sweep(path: Path) -> Entry:
         status=status,
         started=min(started, default=None),
         metric=metric,
-        best=(max if better_when(metric) == "max" else min)(same) if same else None,
+        best=best_value(same, first.mode) if first and same else None,
+        directions=first.directions if first else {},
         jobs=counts,
     )
 

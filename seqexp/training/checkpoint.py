@@ -1,22 +1,28 @@
-"""Checkpoints: one file a step, and an index that says which is last and which is best.
+"""Checkpoints: the weights of a step as safetensors, the rest beside them, and an index of both.
 
-A file holds tensors and plain values only and is read with ``weights_only=True``: nothing in it is ever
-executed. It is written beside, flushed and renamed; the index, written the same way afterwards,
-carries its hash, so `last` and `best` always point at a whole file.
+The rest holds tensors and plain values only and is read with ``weights_only=True``: nothing in it is ever
+executed. Files are written beside, flushed and renamed; the index, written the same way afterwards, carries
+their hashes and says which step is last and which is best, so that both always point at whole files.
 """
 
 import hashlib
 import io
 import logging
 import math
+import os
+import tempfile
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 
 from seqexp.config.root import SCHEMA_VERSION
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import RunFailedError, UserError
 from seqexp.files import number, read_bounded, read_json, whole_or_not_there, write_json
 from seqexp.tracking.run_folder import RunFolder
@@ -24,7 +30,7 @@ from seqexp.tracking.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 # The part of the index that validations decide.
-VALIDATED = ("best", "top", "since_best", "validated", "not_finite")
+VALIDATED = ("best", "top", "since_best", "validated", "not_finite", "monitor")
 # What loading raises where a state is not that of the model or the run.
 MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # In bytes, far above what fits into memory.
@@ -36,17 +42,17 @@ class CheckpointError(RunFailedError):
 
 
 class Checkpoints:
-    """The ``checkpoints/`` of a run: files ``step_<n>.pt`` and ``index.json``.
+    """The ``checkpoints/`` of a run: ``step_<n>.safetensors``, ``step_<n>.pt`` and ``index.json``.
 
-    `save` copies the state and returns; a thread writes the copy, so that training goes on meanwhile. All
+    The best is that by `monitor`, a metric whose `mode` is ``min`` or ``max``. `save` copies the state and returns; a thread writes the copy, so that training goes on meanwhile. All
     other methods wait for it first.
     """
 
     def __init__(
-        self, run: RunFolder, keep_last: int = 2, keep_best: int = 1, best_is_max: bool = False
+        self, run: RunFolder, keep_last: int = 2, keep_best: int = 1, monitor: str = "", mode: str = "min"
     ) -> None:
         self.folder, self.keep_last = run.checkpoints, keep_last
-        self.keep_best, self.best_is_max = keep_best, best_is_max
+        self.keep_best, self.monitor, self.mode = keep_best, monitor, mode
         self.index = _well_formed(read_json(self.folder / "index.json"))
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
@@ -86,9 +92,14 @@ class Checkpoints:
 
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)
-        name = f"step_{step:08d}.pt"
-        sha256 = _save_atomically(snapshot, self.folder / name)
-        last = {"step": step, "file": name, "sha256": sha256}
+        stem = f"step_{step:08d}"
+        weights, rest = _take_weights(snapshot)
+        last: dict[str, Any] = {"step": step, "file": f"{stem}.pt", "weights": {}}
+        for name, tensors in weights.items():
+            file = f"{stem}.safetensors" if name == "model" else f"{stem}.{name}.safetensors"
+            sha256 = _save_weights(tensors, self.folder / file)
+            last["weights"][name] = {"file": file, "sha256": sha256}
+        last["sha256"] = _save_atomically(rest, self.folder / last["file"])
         before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
         kept = {**self.index, "last": last, "recent": [*before, last][-self.keep_last :]}
         write_json(self.folder / "index.json", kept)
@@ -97,25 +108,69 @@ class Checkpoints:
         self._remove_others()
 
     def record_validation(
-        self, step: int, value: float, better: bool, stage: dict[str, Any] | None = None
+        self,
+        step: int,
+        value: float,
+        better: bool,
+        stage: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
-        """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state."""
+        """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state.
+
+        `metrics` are all that were measured, as `Metric.to_plain` gives them.
+        """
         self.wait()
-        self.index["validated"] = step
-        entry = {**self.index["last"], "value": value, "stage": stage}
+        self.index["validated"], self.index["monitor"] = step, self.monitor
+        entry = {**self.index["last"], "value": value, "stage": stage, "metrics": metrics or {}}
+        recent = self.index.get("recent", [])
+        self.index["recent"] = [entry if other["step"] == step else other for other in recent]
         if not math.isfinite(value):
             self.index["not_finite"] = step
         elif self.keep_best > 1:
-            # Of an earlier stage of the data, such as a shorter curriculum, none is among the best.
+            # None of an earlier stage of the data, such as a shorter curriculum, is among the best.
             top = [other for other in self.index.get("top", []) if other["stage"] == stage]
-            ranked = sorted([*top, entry], key=lambda one: float(one["value"]), reverse=self.best_is_max)
-            self.index["top"] = ranked[: self.keep_best]
+            self.index["top"] = self._ranked([*top, entry])[: self.keep_best]
         if better:
             self.index["best"] = entry
             self.index["since_best"] = 0
         else:
             self.index["since_best"] = self.index.get("since_best", 0) + 1
         self._write_index()
+
+    def _ranked(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The best first."""
+        return sorted(entries, key=lambda one: float(one["value"]), reverse=self.mode == "max")
+
+    @property
+    def monitored(self) -> str | None:
+        """The metric by which `best` was chosen; None if none was, or by a version that did not say."""
+        monitor = self.index.get("monitor")
+        return monitor if isinstance(monitor, str) else None
+
+    def rank_again(self, values: Mapping[int, float]) -> dict[str, Any] | None:
+        """Choose the best of the kept checkpoints by new `values`, by step; the entry of the best, if any.
+
+        Used when a run goes on with another `monitor`.
+        """
+        self.wait()
+        entries = [*self.index.get("top", []), *self.index.get("recent", []), *self._named().values()]
+        measured = {
+            entry["step"]: {"stage": None, **entry, "value": values[entry["step"]]}
+            for entry in entries
+            if entry["step"] in values
+        }
+        ranked = self._ranked(list(measured.values()))
+        for key in ("best", "top"):
+            self.index.pop(key, None)
+        if ranked:
+            self.index["best"] = ranked[0]
+            if self.keep_best > 1:
+                self.index["top"] = ranked[: self.keep_best]
+        since = [step for step in values if not ranked or step > ranked[0]["step"]]
+        self.index["since_best"] = len(since) if ranked else 0
+        self.index["monitor"] = self.monitor
+        self._write_index()
+        return ranked[0] if ranked else None
 
     @property
     def last_good(self) -> dict[str, Any] | None:
@@ -147,8 +202,8 @@ class Checkpoints:
     def _remove_others(self) -> None:
         entries = [self.index[which] for which in ("last", "best") if which in self.index]
         entries += [*self.index.get("recent", []), *self.index.get("top", [])]
-        kept = {entry["file"] for entry in entries}
-        for file in [*self.folder.glob("step_*.pt"), *self.folder.glob(".step_*.pt.*")]:
+        kept = {name for entry in entries for name in _files(entry)}
+        for file in [*self.folder.glob("step_*"), *self.folder.glob(".step_*")]:
             if file.name not in kept:
                 file.unlink(missing_ok=True)
 
@@ -185,7 +240,8 @@ class Checkpoints:
         """The state at ``last``, ``best`` or the number of a step, on the CPU.
 
         ``average`` is the last one with the mean of all weights of the checkpoints that were kept
-        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1).
+        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1), ``ema`` the best one with the averaged weights of
+        `trainer.ema_decay`.
 
         Raises:
             UserError: there is none, or the file is damaged, unsafe or too new.
@@ -197,34 +253,68 @@ class Checkpoints:
         }
         if which == "average":
             return self._average([str(entry["step"]) for entry in recent])
+        if which == "ema":
+            return self._averaged_weights()
         entry = known.get(which) or by_step.get(which)
         if entry is None:
             there = ", ".join([*known, *by_step]) or "nothing"
             raise UserError(f"checkpoint={which} is not in {self.folder}; there is {there}.")
-        # The index may come from a stranger: only a plain file name in this folder is opened.
-        file = self.folder / Path(entry["file"]).name
-        try:
-            data = read_bounded(file, LARGEST)
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise UserError(f"{file} is damaged: its sha256 is not the one in index.json.")
+        file, data = self._read(entry["file"], entry["sha256"])
         try:
             _refuse_to_unpack(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
             raise UserError(f"{file} is no checkpoint of plain data and is not read.") from error
-        weights = state.get("model") if isinstance(state, dict) else None
-        if not isinstance(weights, dict) or not all(map(_is_plain_tensor, weights.values())):
-            raise UserError(f"{file} is no checkpoint of seqexp.")
-        version = state.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        version = state.get("schema_version") if isinstance(state, dict) else None
+        if not isinstance(version, int):
+            raise UserError(f"{file} is not a checkpoint of seqexp.")
+        if version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema version {version}; this seqexp reads up to {SCHEMA_VERSION}.")
+        if version == 1:
+            state = _from_schema_1(state)
+        weights = {name: self._read_weights(one) for name, one in entry.get("weights", {}).items()}
+        state = _put_weights(state, weights)
+        given = state.get("model")
+        if not isinstance(given, dict) or not all(map(_is_plain_tensor, given.values())):
+            raise UserError(f"{file} is not a checkpoint of seqexp.")
         if type(state.get("step")) is not int or state["step"] != entry["step"]:
             raise UserError(
                 f"{file} is not the checkpoint of step {entry['step']}, as which index.json names it."
             )
         return state
+
+    def _read(self, name: str, sha256: str) -> tuple[Path, bytes]:
+        """The bytes of a file in this folder.
+
+        Raises:
+            UserError: it cannot be read, or is damaged.
+        """
+        # The index may come from a stranger: only a plain file name in this folder is opened.
+        file = self.folder / Path(name).name
+        try:
+            data = read_bounded(file, LARGEST)
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UserError(f"{file} is damaged: its sha256 is not the one in index.json.")
+        return file, data
+
+    def _read_weights(self, entry: dict[str, str]) -> dict[str, torch.Tensor]:
+        file, data = self._read(entry["file"], entry["sha256"])
+        try:
+            return safetensors.torch.load(data)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise UserError(f"{file} is not a safetensors file ({error}).") from error
+
+    def _averaged_weights(self) -> dict[str, Any]:
+        state = self.load("best" if "best" in self.index else "last")
+        weights = state["hooks"].get("ema", {}).get("weights")
+        if weights is None:
+            raise UserError(
+                f"checkpoint=ema: the run in {self.folder.parent} kept no averaged weights; train with "
+                "trainer.ema_decay=0.999."
+            )
+        return {**state, "model": weights}
 
     def _named(self) -> dict[str, dict[str, Any]]:
         return {which: self.index[which] for which in ("last", "best") if which in self.index}
@@ -262,9 +352,18 @@ def _well_formed(index: Any) -> dict[str, Any]:
     """The index without what no run writes: the file may come from a stranger."""
     index = index if isinstance(index, dict) else {}
 
+    def is_file(value: Any) -> bool:
+        return isinstance(value, dict) and all(type(value.get(key)) is str for key in ("file", "sha256"))
+
     def is_entry(value: Any) -> bool:
-        kinds = {"step": int, "file": str, "sha256": str}
-        return isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in kinds.items())
+        weights = value.get("weights", {}) if isinstance(value, dict) else None
+        return (
+            is_file(value)
+            and type(value.get("step")) is int
+            and isinstance(value.get("metrics", {}), dict)
+            and isinstance(weights, dict)
+            and all(map(is_file, weights.values()))
+        )
 
     def is_judged(value: Any) -> bool:
         return is_entry(value) and number(value.get("value")) is not None and "stage" in value
@@ -277,8 +376,74 @@ def _well_formed(index: Any) -> dict[str, Any]:
     there = [*kept.get("recent", []), *([kept["best"]] if "best" in kept else [])]
     if "last" not in kept and there:
         kept["last"] = max(there, key=lambda entry: int(entry["step"]))
+    if isinstance(index.get("monitor"), str):
+        kept["monitor"] = index["monitor"]
     counts = ("since_best", "validated", "not_finite")
     return kept | {key: index[key] for key in counts if type(index.get(key)) is int}
+
+
+def _files(entry: dict[str, Any]) -> list[str]:
+    """The names of the files of a checkpoint."""
+    return [entry["file"], *(one["file"] for one in entry.get("weights", {}).values())]
+
+
+def _from_schema_1(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of schema 1 in today's layout: a preprocessor for its tokenizer, and the states of hooks."""
+    preprocessor = Preprocessor.from_schema_1(state.get("tokenizer"))
+    window = state.get("window") or {"nll": torch.zeros(()), "count": 0}  # early versions had none
+    hooks = {
+        "curriculum": state.get("review") or {"nll": torch.zeros(()), "count": 0},
+        "nonfinite": {"skipped": state.get("left_out", [])},
+        "carried": {"state": state.get("carried")},
+    }
+    kept = {
+        key: value
+        for key, value in state.items()
+        if key not in ("tokenizer", "review", "left_out", "carried")
+    }
+    return {
+        "data": {}, **kept, "window": window, "hooks": hooks, "preprocessor": preprocessor.to_plain(),
+    }  # fmt: skip
+
+
+def _take_weights(state: dict[str, Any]) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+    """The weights of a state, and the rest; of tensors with several names, ``tied`` keeps the others."""
+    hooks = dict(state.get("hooks", {}))
+    found = {"model": state["model"]}
+    if "ema" in hooks:
+        found["ema"] = hooks["ema"]["weights"]
+        hooks["ema"] = {key: value for key, value in hooks["ema"].items() if key != "weights"}
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    tied: dict[str, str] = {}
+    for kind, tensors in found.items():
+        first: dict[int, str] = {}
+        weights[kind] = {}
+        for name, tensor in tensors.items():
+            # In a snapshot, tensors that share memory are the same object.
+            same = first.setdefault(id(tensor), name)
+            if same == name:
+                weights[kind][name] = tensor.contiguous()
+            else:
+                tied[name] = same
+    rest = {key: value for key, value in state.items() if key != "model"}
+    return weights, {**rest, "hooks": hooks, "tied": tied}
+
+
+def _put_weights(state: dict[str, Any], weights: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
+    """The inverse of `_take_weights`; a state of schema 1 has its weights already."""
+    tied = state.get("tied", {})
+    if not isinstance(tied, dict):
+        tied = {}
+    for tensors in weights.values():
+        tensors |= {name: tensors[same] for name, same in tied.items() if same in tensors}
+    if "model" in weights:
+        state = {**state, "model": weights["model"]}
+    hooks = state.get("hooks")
+    if not isinstance(hooks, dict) or not all(isinstance(hook, dict) for hook in hooks.values()):
+        return {**state, "hooks": {}}
+    if "ema" in weights:
+        hooks = {**hooks, "ema": {**hooks.get("ema", {}), "weights": weights["ema"]}}
+    return {**state, "hooks": hooks}
 
 
 def refuse_misfit(name: str, own: Any, given: Any) -> None:
@@ -296,7 +461,14 @@ def refuse_misfit(name: str, own: Any, given: Any) -> None:
     else:
         fits = type(own) is type(given) and number(given) is not None and given >= 0
     if not fits:
-        raise TypeError(f"{name} is none of this run's")
+        raise TypeError(f"{name}: expected {_kind(own)}, got {_kind(given)}")
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, torch.Tensor):
+        return f"shape {tuple(value.shape)} and {value.dtype}"
+    return f"keys {sorted(map(str, value))[:5]}" if isinstance(value, dict) else type(value).__name__
 
 
 def _is_plain_tensor(value: Any) -> bool:
@@ -349,6 +521,26 @@ class _Hashed:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def _save_weights(tensors: dict[str, torch.Tensor], target: Path) -> str:
+    """The whole safetensors file or none; returns its hash."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        try:
+            safetensors.torch.save_file(tensors, name, {"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+        with open(name, "rb+") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return sha256
 
 
 def _save_atomically(state: dict[str, Any], target: Path) -> str:

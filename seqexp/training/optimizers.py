@@ -1,6 +1,8 @@
 """Optimizers over parameters grouped by their role in the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -11,16 +13,61 @@ from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDCo
 from seqexp.errors import UserError
 from seqexp.training.checkpoint import refuse_misfit
 
-Parameters = list[nn.Parameter]
-Roles = dict[str, Parameters]
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trainable parameter with its role, and the factor of its learning rate (`optimizer.lr_scale`)."""
+
+    value: nn.Parameter
+    role: str
+    lr_scale: float = 1.0
 
 
-def parameter_roles(model: nn.Module) -> Roles:
-    """Every trainable parameter once: `embedding`, `head`, `matrix` (other 2-D ones), `vector` (the rest).
+Parameters = list[Parameter]
 
-    A head that is tied to the embedding is an embedding. A head is a module of that name.
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Exclude the parameters whose names match a pattern, such as ``blocks.0.*``, from training; their names.
+
+    Raises:
+        UserError: a pattern matches no parameter, or none is left to train.
     """
-    roles: Roles = {"embedding": [], "head": [], "matrix": [], "vector": []}
+    frozen = []
+    for pattern in patterns:
+        matched = _matching(model, "trainer.freeze", pattern)
+        for name in matched:
+            model.get_parameter(name).requires_grad_(False)
+        frozen += matched
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"trainer.freeze={list(patterns)} leaves no parameter to train; freeze fewer.")
+    return list(dict.fromkeys(frozen))
+
+
+def _matching(model: nn.Module, key: str, pattern: str) -> list[str]:
+    names = [name for name, _ in model.named_parameters()]
+    matched = [name for name in names if fnmatchcase(name, pattern)]
+    if not matched:
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise UserError(f"{key}: {pattern!r} matches no parameter; there are {shown}.")
+    return matched
+
+
+def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None = None) -> Parameters:
+    """Every trainable parameter once, in order, with its role and the factor of its learning rate.
+
+    Roles are `embedding`, `head`, `matrix` (other 2-D ones), `vector` (the rest). A head that is tied to the
+    embedding is an embedding. A head is a module of that name. The last pattern that matches a name decides its
+    factor.
+
+    Raises:
+        UserError: a pattern matches no parameter.
+    """
+    scales = {
+        name: factor
+        for pattern, factor in (lr_scale or {}).items()
+        for name in _matching(model, "optimizer.lr_scale", pattern)
+    }
+    found: Parameters = []
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -31,46 +78,47 @@ def parameter_roles(model: nn.Module) -> Roles:
             role = "vector"
         else:
             role = "head" if "head" in name.split(".") else "matrix"
-        roles[role].append(parameter)
-    grouped = [id(parameter) for group in roles.values() for parameter in group]
-    wanted = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert len(grouped) == len(wanted)
-    assert set(grouped) == wanted
-    return roles
+        found.append(Parameter(parameter, role, scales.get(name, 1.0)))
+    assert len({id(one.value) for one in found}) == len(found)
+    return found
 
 
-def _decay_groups(roles: Roles, weight_decay: float, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Decay for all but vectors (norms and biases), which only shrink what keeps the scale."""
-    decayed = [p for name in names if name != "vector" for p in roles[name]]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": roles["vector"], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _groups(
+    parameters: Parameters,
+    lr: float,
+    weight_decay: float,
+    roles: tuple[str, ...] = ("embedding", "head", "matrix", "vector"),
+) -> list[dict[str, Any]]:
+    """Apply weight decay to matrices and embeddings, not to norms and biases; a group for each learning rate."""
+    # In the order of the roles, so that a saved optimizer finds its parameters again.
+    ordered = [one for role in roles for one in parameters if one.role == role]
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for one in ordered:
+        decays = one.role != "vector"
+        new = {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr": lr * one.lr_scale}
+        groups.setdefault((decays, one.lr_scale), new)["params"].append(one.value)
+    return list(groups.values())
 
 
-ALL = ("embedding", "head", "matrix", "vector")
-
-
-def adamw(config: AdamConfig, roles: Roles) -> list[torch.optim.Optimizer]:
-    groups = _decay_groups(roles, config.weight_decay, ALL)
+def adamw(config: AdamConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
+    groups = _groups(parameters, config.lr, config.weight_decay)
     betas = (config.betas[0], config.betas[1])
     return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
 
 
-def adam(config: AdamConfig, roles: Roles) -> list[torch.optim.Optimizer]:
-    groups = _decay_groups(roles, config.weight_decay, ALL)
+def adam(config: AdamConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
+    groups = _groups(parameters, config.lr, config.weight_decay)
     betas = (config.betas[0], config.betas[1])
     return [torch.optim.Adam(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
 
 
-def sgd(config: SGDConfig, roles: Roles) -> list[torch.optim.Optimizer]:
-    groups = _decay_groups(roles, config.weight_decay, ALL)
+def sgd(config: SGDConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
+    groups = _groups(parameters, config.lr, config.weight_decay)
     return [torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)]
 
 
-def rmsprop(config: RMSpropConfig, roles: Roles) -> list[torch.optim.Optimizer]:
-    groups = _decay_groups(roles, config.weight_decay, ALL)
+def rmsprop(config: RMSpropConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
+    groups = _groups(parameters, config.lr, config.weight_decay)
     return [
         torch.optim.RMSprop(
             groups, lr=config.lr, alpha=config.decay, eps=config.eps, momentum=config.momentum
@@ -78,26 +126,29 @@ def rmsprop(config: RMSpropConfig, roles: Roles) -> list[torch.optim.Optimizer]:
     ]
 
 
-def muon(config: MuonConfig, roles: Roles) -> list[torch.optim.Optimizer]:
+def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the body, AdamW for everything else.
 
     Raises:
         UserError: the model has no matrices besides embeddings and head.
     """
-    if not roles["matrix"]:
+    matrices = _groups(parameters, config.lr, config.weight_decay, ("matrix",))
+    if not matrices:
         raise UserError("optimizer=muon needs a model with matrices; use optimizer=adamw.")
-    groups = _decay_groups(roles, config.weight_decay, ("embedding", "head", "vector"))
+    groups = _groups(parameters, config.adamw_lr, config.weight_decay, ("embedding", "head", "vector"))
     betas = (config.betas[0], config.betas[1])
-    return [
+    found: list[torch.optim.Optimizer] = [
         torch.optim.Muon(
-            roles["matrix"],
+            matrices,
             lr=config.lr,
             momentum=config.momentum,
             ns_steps=config.ns_steps,
             weight_decay=config.weight_decay,
-        ),
-        torch.optim.AdamW(groups, lr=config.adamw_lr, betas=betas, eps=config.eps, fused=True),
+        )
     ]
+    if groups:  # all of it may be frozen
+        found.append(torch.optim.AdamW(groups, lr=config.adamw_lr, betas=betas, eps=config.eps, fused=True))
+    return found
 
 
 class Optimizers:
@@ -105,7 +156,7 @@ class Optimizers:
 
     def __init__(self, config: Any, model: nn.Module) -> None:
         build: Callable[..., list[torch.optim.Optimizer]] = registry.load("optimizer", config.name)
-        self.parts = build(config, parameter_roles(model))
+        self.parts = build(config, trainable_parameters(model, config.lr_scale))
         self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_factor(self, factor: float) -> None:

@@ -1,4 +1,4 @@
-"""The exams of a run: made or read once, sat by its model as often as wanted, graded beside a baseline."""
+"""The exams of a run: made or read once, then taken by its model as often as wanted, beside a baseline."""
 
 import json
 import random
@@ -22,7 +22,9 @@ from seqexp.exams.questions import Exam
 from seqexp.exams.reading import read_exams
 from seqexp.exams.scoring import Scorer
 from seqexp.exams.spelling import make_spelling_exam
+from seqexp.metrics.metric import Metric, MetricSpec
 
+ACCURACY = MetricSpec("share of pairs", higher_is_better=True)
 # Of a longer training part the baseline, and the search for names, read so many characters.
 ENOUGH_CHARACTERS = 20_000_000
 REST_OF_WORD = re.compile(r"^[^\W\d_]+")
@@ -30,7 +32,7 @@ REST_OF_WORD = re.compile(r"^[^\W\d_]+")
 PAIRS_IN_TRAINING = 500
 
 
-class Sitting:
+class ExamRunner:
     """The exams that a configuration asks for, with the scores of a 5-gram model of the training part.
 
     Raises:
@@ -38,7 +40,7 @@ class Sitting:
     """
 
     def __init__(self, config: ExamsConfig, data: TextData, seed: int, in_training: bool = False) -> None:
-        if "train" not in data.parts:
+        if "train" not in data.splits:
             raise UserError(
                 "exams need the run's own corpus, to be made from it or to count for the baseline: leave "
                 "data.path= out."
@@ -57,7 +59,7 @@ class Sitting:
             good, bad = (baseline.log_probabilities(side, words=exam.of_words) for side in _sides(exam))
             self._expected.append((good, bad))
 
-    def sit(self, scorer: Scorer, answers: Path | None = None) -> list[dict[str, Any]]:
+    def run(self, scorer: Scorer, answers: Path | None = None) -> list[dict[str, Any]]:
         """The report of each exam; with `answers`, every pair and its scores into files of that folder."""
         reports = []
         for exam, expected in zip(self.exams, self._expected, strict=True):
@@ -71,15 +73,19 @@ class Sitting:
                 _write_answers(answers / f"exam_{exam.name}.jsonl", exam, (good, bad), expected)
         return reports
 
-    def accuracies(self, scorer: Scorer) -> dict[str, float]:
+    def metrics(self, scorer: Scorer) -> dict[str, Metric]:
         """``exam/spelling`` and ``exam/grammar``."""
-        return accuracies(self.sit(scorer))
+        return exam_metrics(self.run(scorer))
 
 
-def accuracies(reports: list[dict[str, Any]]) -> dict[str, float]:
+def exam_metrics(reports: list[dict[str, Any]]) -> dict[str, Metric]:
     """``exam/spelling`` and ``exam/grammar``: the share of all pairs, where any could be judged."""
     overall = {report["name"]: report["overall"] for report in reports}
-    return {f"exam/{name}": cell["accuracy"] for name, cell in overall.items() if cell["pairs"]}
+    return {
+        f"exam/{name}": ACCURACY.of(cell["accuracy"], cell["pairs"], tuple(cell["interval"]))
+        for name, cell in overall.items()
+        if cell["pairs"]
+    }
 
 
 def _training_documents(data: TextData) -> tuple[list[str], str]:
@@ -90,7 +96,7 @@ def _training_documents(data: TextData) -> tuple[list[str], str]:
         if part == "train" and size < ENOUGH_CHARACTERS:
             documents.setdefault(number, []).append(text)
             size += len(text)
-    cut = f" (its first {size:,} characters)" if size < data.parts["train"].characters else ""
+    cut = f" (its first {size:,} characters)" if size < data.splits["train"].characters else ""
     return ["".join(pieces) for pieces in documents.values()], cut
 
 

@@ -1,0 +1,95 @@
+"""The inputs of `seqexp generate`: typed, from a file, from a pipe, or line by line on a terminal."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqexp.config.root import GenerateConfig
+from seqexp.errors import UserError
+
+if TYPE_CHECKING:
+    from seqexp.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Line:
+    """An input; `note` says what was unusual about it."""
+
+    text: str
+    note: str | None = None
+
+
+def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
+    """What was typed, or what a file or a pipe holds: each line an input, or all of it one; None: nothing.
+
+    Raises:
+        UserError: the file cannot be read, or the input was given under the key of another task.
+    """
+    for key in ("prompt", "text"):
+        if getattr(config, key) is not None and key != task.input_key:
+            raise UserError(
+                f"{key}= is not what the task of this run reads: give its input as {task.input_key}=, or a "
+                "file as input=."
+            )
+    typed = getattr(config, task.input_key)
+    if typed is not None:
+        return [Line(line) for line in typed.split("\n")] if task.reads_lines else [Line(typed)]
+    if config.input not in (None, "-"):
+        try:
+            data = Path(str(config.input)).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
+        return _lines(data, task.reads_lines, f"input={config.input}")
+    if config.input == "-" or _stdin_is_fed():
+        print("reading the input from standard input", file=sys.stderr)
+        return _lines(sys.stdin.buffer.read(), task.reads_lines, "standard input")
+    return None
+
+
+def _lines(data: bytes, each_line: bool, origin: str) -> list[Line]:
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if each_line:
+        return split_lines(data)
+    try:
+        return [Line(data.decode("utf-8").removesuffix("\n"))]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{origin} is not UTF-8 text ({error}).") from error
+
+
+def split_lines(data: bytes) -> list[Line]:
+    """The lines of a file, each as text whatever it holds; a line end at the very end begins no line."""
+    parts = data.split(b"\n")
+    if parts[-1] == b"":
+        parts.pop()
+    lines = []
+    for part in parts:
+        try:
+            lines.append(Line(part.decode("utf-8").rstrip("\r")))
+        except UnicodeDecodeError:
+            text = part.decode("utf-8", errors="replace").rstrip("\r")
+            lines.append(Line(text, "not UTF-8; U+FFFD stands for what could not be read"))
+    return lines
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines from the terminal. The sign that asks for them is no product: it goes to standard error."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline()
+        if not line:
+            print(file=sys.stderr)
+            return
+        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def _stdin_is_fed() -> bool:
+    """Whether standard input is a pipe or a file, not a terminal or nothing."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)

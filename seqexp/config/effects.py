@@ -1,0 +1,44 @@
+"""Settings that have no effect in their combination: they are said, and recorded, rather than ignored."""
+
+from dataclasses import fields
+from typing import Any
+
+from seqexp.config.root import TrainConfig
+from seqexp.config.run import GenerationConfig
+
+
+def without_effect(config: TrainConfig) -> list[str]:
+    """Notes on the settings of a training run that have no effect, or not the effect that they seem to have.
+
+    A group's dataclass may have a method `without_effect` that returns such notes about itself.
+    """
+    notes: list[str] = []
+    for spec in fields(config):
+        own = getattr(getattr(config, spec.name), "without_effect", None)
+        notes += own() if own else []
+    notes += unused_generation(config.generation, config.task)
+    steps, warmup = config.trainer.max_steps, config.scheduler.warmup_steps
+    if steps and warmup >= steps:
+        notes.append(
+            f"scheduler.warmup_steps={warmup} is not shorter than trainer.max_steps={steps}: the learning rate "
+            f"does not reach optimizer.lr={config.optimizer.lr:g}"
+        )
+    return notes
+
+
+def unused_generation(generation: GenerationConfig, task: Any) -> list[str]:
+    """Notes on changed settings of generation that a task does not read; `task` is its configuration."""
+    used, default = getattr(task, "GENERATION", None), GenerationConfig()
+    if used is None:
+        return []
+    changed = [
+        spec.name
+        for spec in fields(generation)
+        if getattr(generation, spec.name) != getattr(default, spec.name)
+    ]
+    return [
+        f"generation.{name}={getattr(generation, name)} has no effect on task={task.name}, which reads "
+        f"{', '.join(f'generation.{key}' for key in used)}"
+        for name in changed
+        if name not in used
+    ]
