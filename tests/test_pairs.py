@@ -1,4 +1,4 @@
-"""Pairs of sentences: where they are found and how they are read, and divided into parts."""
+"""Pairs of sentences: where they are found and how they are read, and split."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from seqexp.config.data import ParallelDataConfig
 from seqexp.data import download as download_module
-from seqexp.data import pairs as pairs_module
+from seqexp.data import unpack as unpack_module
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
 from seqexp.data.parallel import divide
 from seqexp.errors import UserError
@@ -52,12 +52,12 @@ def read(content: str | bytes, encoding: str | None = None, **options: Any) -> P
 def test_two_columns_three_columns_and_line_ends() -> None:
     good = read(TABS)
     assert good.pairs == PAIRS
-    assert good.left_out is None
+    assert good.skipped == ()
     tatoeba = TABS.replace("\n", "\tCC-BY 2.0 (France) Attribution: tatoeba.org #1\n")
     for same in (tatoeba, TABS.replace("\n", "\r\n"), TABS.removesuffix("\n"), "\ufeff" + TABS):
         corpus = read(same)
         assert corpus.pairs == PAIRS
-        assert (corpus.sha256, corpus.left_out) == (good.sha256, None)
+        assert (corpus.sha256, corpus.skipped) == (good.sha256, ())
     assert read(TABS.replace("number 3", "number  \u00a03\u2028 ")).pairs == PAIRS
 
 
@@ -66,12 +66,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_sentence(encoding: str | None
     assert read(b"\xef\xbb\xbf" + TABS.encode(), encoding).pairs == PAIRS
 
 
-def test_blank_sides_are_left_out_and_counted() -> None:
+def test_blank_sides_are_skipped_and_counted() -> None:
     lines = TABS.splitlines()
     lines[2:2] = ["", "no tab", "only source\t", "\tonly target", " \u00a0\tblank source", "\t\t"]
     corpus = read("\n".join(lines))
     assert corpus.pairs == PAIRS
-    assert corpus.left_out == "6 lines without two sentences"
+    assert corpus.skipped == (
+        "some.txt: 1 lines have another number of columns than 2, the usual one; the first two are read",
+        "some.txt: 6 lines without two sentences are skipped",
+    )
     assert corpus.sha256 == read(TABS).sha256
     with pytest.raises(UserError, match=r"9 lines hold a source.*10 are needed"):
         read("\n".join(TABS.splitlines()[:9]))
@@ -115,7 +118,9 @@ def test_the_text_in_a_zip() -> None:
         "a.png": "p" * 10_000,
     }
     file = zipped("fra-eng.zip", members)
-    assert read_pairs([file], None).pairs == PAIRS
+    corpus = read_pairs([file], None)
+    assert corpus.pairs == PAIRS
+    assert corpus.skipped == ("fra-eng.zip: only fra.txt is read, not _about.txt, a.png",)
     with pytest.raises(UserError, match=r"none\.zip holds no \.txt or \.tsv file"):
         read_pairs([zipped("none.zip", {"readme.md": TABS})], None)
     assert read_pairs([zipped("other.dat", {"pairs.tsv": TABS})], None).pairs == PAIRS
@@ -123,9 +128,9 @@ def test_the_text_in_a_zip() -> None:
 
 def test_a_zip_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     file = zipped("bomb.zip", {"bomb.txt": TABS})
-    monkeypatch.setattr(pairs_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()))
+    monkeypatch.setattr(unpack_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()))
     assert read_pairs([file], None).pairs == PAIRS
-    monkeypatch.setattr(pairs_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()) - 1)
+    monkeypatch.setattr(unpack_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()) - 1)
     with pytest.raises(UserError, match=r"bomb\.zip unpacks to more than"):
         read_pairs([file], None)
 
@@ -212,7 +217,7 @@ def test_download(address: str, tmp_path: Path) -> None:
     assert fetched(address, sha256)[0][0] == "Line number 0 ."
 
 
-# Parts
+# Splits
 
 CORPORA = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 99)), min_size=10, max_size=120).map(
     lambda numbers: [(f"s{source}", f"t{target}") for source, target in numbers]
@@ -220,7 +225,7 @@ CORPORA = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 99)), min_size=1
 
 
 @given(CORPORA)
-def test_by_source_no_sentence_is_in_two_parts(pairs: list[Pair]) -> None:
+def test_by_source_no_sentence_is_in_two_splits(pairs: list[Pair]) -> None:
     distinct = {source for source, _ in pairs}
     if len(distinct) < 3:
         with pytest.raises(UserError, match=r"cannot be divided.*data\.split=random"):
@@ -237,13 +242,13 @@ def test_by_source_no_sentence_is_in_two_parts(pairs: list[Pair]) -> None:
 
 
 @given(CORPORA)
-def test_at_random_a_fifth_of_the_pairs_is_the_test_part(pairs: list[Pair]) -> None:
+def test_at_random_a_fifth_of_the_pairs_is_the_test_split(pairs: list[Pair]) -> None:
     parts = divide(pairs, "random")
     assert sorted(number for part in parts.values() for number in part) == list(range(len(pairs)))
     assert (len(parts["test"]), len(parts["val"])) == (len(pairs) // 5, len(pairs) // 10)
 
 
-def test_the_development_part_is_no_larger_than_2000() -> None:
+def test_the_validation_split_is_no_larger_than_2000() -> None:
     pairs = [(f"s{n}", "t") for n in range(30_000)]
     for split, test in (("source", 3000), ("random", 6000)):
         sizes = {name: len(part) for name, part in divide(pairs, split).items()}
@@ -254,7 +259,8 @@ def test_the_real_archive(shared_data: Path) -> None:
     """167,130 pairs, of which a cut at random shows the sources of 43 % of the test pairs in training too."""
     corpus = find_pairs(ParallelDataConfig(name="tatoeba", path=str(shared_data / "tatoeba/fra-eng.zip")))
     pairs = corpus.pairs
-    assert (len(pairs), corpus.left_out) == (167_130, None)
+    assert len(pairs) == 167_130
+    assert [note.rpartition(": ")[2] for note in corpus.skipped] == ["only fra.txt is read, not _about.txt"]
     shares = {}
     for split in ("random", "source"):
         parts = divide(pairs, split)

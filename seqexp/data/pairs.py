@@ -133,7 +133,8 @@ def _notes_on_columns(name: str, columns: Counter[int]) -> list[str]:
     if not others:
         return []
     return [
-        f"{name}: most lines have {usual} columns, {others:,} have others; of each the first two are read"
+        f"{name}: {others:,} lines have another number of columns than {usual}, the usual one; the first two "
+        "are read"
     ]
 
 

@@ -27,6 +27,9 @@ SPLIT_SEED = 2015
 TEST_SHARE = {"source": 0.1, "random": 0.2}
 DEV_SOURCES = 2000
 
+# Target tokens for a source token, beyond what any language or a damaged checkpoint may ask for.
+MOST_RATIO = 1000
+
 # A share of unknown tokens that the user is warned of.
 MUCH_UNKNOWN = 0.1
 
@@ -346,8 +349,14 @@ class ParallelData(Data):
 
 
 def pair_tokenizer(preprocessor: Preprocessor) -> PairTokenizer:
-    """The tokenizers of a preprocessor as translation uses them."""
-    ratio = float(preprocessor.values["length_ratio"])
+    """The tokenizers of a preprocessor as translation uses them.
+
+    Raises:
+        UserError: the preprocessor, which may come from a stranger, was not fitted on pairs.
+    """
+    ratio = preprocessor.values.get("length_ratio")
+    if not isinstance(ratio, float) or not 0 < ratio < MOST_RATIO:
+        raise UserError("the checkpoint holds no pair of tokenizers.")
     return PairTokenizer(preprocessor["source"], preprocessor["target"], ratio)
 
 
