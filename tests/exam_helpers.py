@@ -60,7 +60,7 @@ class OracleModel(nn.Module):
         self.logits = nn.Parameter(torch.zeros(tokenizer.vocab_size))
         self.next: dict[tuple[int, ...], set[int]] = {}
         for text in texts:
-            ids = [tokenizer.boundary_id, *tokenizer.encode(text).tolist(), tokenizer.boundary_id]
+            ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist(), tokenizer.bos_id]
             for i in range(1, len(ids)):
                 self.next.setdefault(tuple(ids[:i]), set()).add(ids[i])
 

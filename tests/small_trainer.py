@@ -1,6 +1,7 @@
 """A small GPT on a text, trained without the command line."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,19 @@ import torch
 from conftest import Ran
 from torch import Tensor
 
+from seqexp import registry
 from seqexp.commands.build import build_model
-from seqexp.config.data import TextDataConfig
+from seqexp.config.data import OwnTextConfig
 from seqexp.config.model import GPTConfig
-from seqexp.config.optimizer import AdamConfig, SchedulerConfig, SGDConfig
+from seqexp.config.optimizer import AdamConfig, SGDConfig
 from seqexp.config.root import SweepConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import LanguageModelingConfig
 from seqexp.config.tokenizer import TokenizerConfig
+from seqexp.data.base import Data
 from seqexp.data.text import TextData
+from seqexp.metrics.metric import Metric
+from seqexp.tasks.base import EvalOptions, Task
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
@@ -36,13 +41,15 @@ def make_config(path: Path, **groups: dict[str, Any]) -> TrainConfig:
     }
     options = {name: {**with_defaults.get(name, {}), **groups.get(name, {})} for name in with_defaults}
     optimizer = groups.get("optimizer", {"name": "adamw", "lr": 1e-2})
+    options_of = groups.get("scheduler", {"name": "constant"})
+    scheduler = registry.load_schema("scheduler", options_of["name"])(**options_of)
     return TrainConfig(
         model=GPTConfig(**options["model"]),
         task=LanguageModelingConfig(**groups.get("task", {})),
         tokenizer=TokenizerConfig(**groups.get("tokenizer", {"name": "char"})),
         optimizer=(SGDConfig if optimizer["name"] == "sgd" else AdamConfig)(**optimizer),
-        scheduler=SchedulerConfig(**groups.get("scheduler", {"name": "constant"})),
-        data=TextDataConfig(**options["data"]),
+        scheduler=scheduler,
+        data=OwnTextConfig(**options["data"]),
         device=DeviceConfig(name="cpu", precision="fp32", compile="false", threads=1),
         trainer=TrainerConfig(**options["trainer"]),
         sweep=SweepConfig("none"),
@@ -55,7 +62,7 @@ def make_trainer(config: TrainConfig, folder: str = "run") -> Trainer:
     device = setup_device(config.device)
     torch.manual_seed(config.seed)
     data = TextData.build(config.data, config.tokenizer, config.seed)
-    model = build_model(config.model, data.sizes(data.tokenizer))
+    model = build_model(config.model, data.preprocessor.sizes())
     Path(folder).mkdir()
     task = LanguageModeling(config.task)
     return Trainer(config, model, model, task, data, device, RunFolder(Path(folder)))
@@ -75,3 +82,12 @@ def logged(trainer: Trainer, name: str) -> dict[int, float]:
 
 def weights(trainer: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def evaluate_split(
+    task: Task, model: Any, data: Data, split: str, device: object = CPU, autocast: Any = nullcontext
+) -> dict[str, Metric]:
+    """The metrics of a split by name, such as ``val/loss``."""
+    del device
+    found = task.evaluate(model, data, split, EvalOptions(autocast))
+    return {f"{split}/{name}": metric for name, metric in found.items()}

@@ -178,7 +178,7 @@ def test_what_must_not_be_written_is_not(name: str) -> None:
             expected = ranked(model, source, 5, allowed=lambda seq, n=n: not repeats(seq, n))
             assert 0 < len(expected) < 364
             same(found, expected)
-    (found,) = search(model, SOURCES[:1], [5], never=[2], **options)
+    (found,) = search(model, SOURCES[:1], [5], suppress_tokens=[2], **options)
     same(found, ranked(model, SOURCES[0], 5, allowed=lambda seq: 2 not in seq))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ran
+from small_trainer import evaluate_split
 from torch.nn import functional as F
 
 from seqexp.config.data import TextDataConfig
@@ -21,7 +22,6 @@ from seqexp.config.task import LanguageModelingConfig
 from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE
 from seqexp.data.text import TextData
-from seqexp.evaluation.split import evaluate_split
 from seqexp.models.rnn import GRU, LSTM
 from seqexp.tasks.carried import CarriedState
 from seqexp.tasks.language_modeling import LanguageModeling
@@ -42,7 +42,7 @@ def make_data(book: Path, **options: Any) -> TextData:
 
 def whole_part(data: TextData) -> torch.Tensor:
     """All tokens of the validation part, (1, N)."""
-    part = data.parts["val"]
+    part = data.splits["val"]
     return torch.from_numpy(part.windows(np.zeros(1, dtype=np.int64), part.tokens))
 
 
@@ -71,7 +71,9 @@ def test_validation_reads_every_target_once(book: Path, seq_len: int, batch_size
     read = [token for row in sorted(rows) for token in rows[row]]
     assert (
         read
-        == data.parts["val"].windows(torch.zeros(1).long().numpy(), data.parts["val"].tokens)[0, 1:].tolist()
+        == data.splits["val"]
+        .windows(torch.zeros(1).long().numpy(), data.splits["val"].tokens)[0, 1:]
+        .tolist()
     )
 
 

@@ -89,8 +89,8 @@ def test_the_manifest_of_a_run(tiny_run: Path, book: Path) -> None:
     corpus = manifest["corpus"]
     assert corpus["files"][0]["sha256"] == hashlib.sha256(text).hexdigest()
     assert corpus["characters"] == characters
-    assert corpus["parts"]["train"]["characters"] == characters * 9 // 10
-    assert corpus["parts"]["val"]["characters"] == characters - characters * 9 // 10
+    assert corpus["splits"]["train"]["characters"] == characters * 9 // 10
+    assert corpus["splits"]["val"]["characters"] == characters - characters * 9 // 10
     assert corpus["stand_in"] is None
     assert manifest["seed"] == 1
     assert (manifest["precision"], manifest["threads"]) == ("fp32", 1)
@@ -213,7 +213,7 @@ def test_eval_gives_the_result_of_training_again(run_main: Main, tiny_run: Path,
     assert result["metrics"] == pytest.approx(trained["metrics"], rel=1e-6)
     assert (result["command"], result["split"], result["step"]) == ("eval", "val", 10)
     assert (result["run"], result["checkpoint"]) == (str(tiny_run), checkpoint)
-    part = read(tiny_run / "manifest.json")["corpus"]["parts"]["val"]
+    part = read(tiny_run / "manifest.json")["corpus"]["splits"]["val"]
     assert (result["tokens"], result["characters"]) == (part["tokens"], part["characters"])
     folder = only("outputs/eval/tiny/*")
     assert read(folder / "result.json") == result
@@ -226,7 +226,7 @@ def test_eval_of_the_training_part(run_main: Main, tiny_run: Path) -> None:
     assert ran.code == 0, ran.err
     result = json.loads(ran.out)
     assert set(result["metrics"]) == {"train/loss", "train/perplexity", "train/bits_per_char"}
-    assert result["tokens"] == read(tiny_run / "manifest.json")["corpus"]["parts"]["train"]["tokens"]
+    assert result["tokens"] == read(tiny_run / "manifest.json")["corpus"]["splits"]["train"]["tokens"]
 
 
 def test_eval_of_another_text(run_main: Main, tiny_run: Path) -> None:

@@ -302,7 +302,11 @@ def test_tokens_never_drawn() -> None:
     model = Fixed([9.0, 8.0, 1.0, 0.0])
     for temperature in (0.0, 1.0):
         drawn = sample(
-            model, torch.zeros(2, 1).long(), max_new_tokens=50, temperature=temperature, never=[0, 1]
+            model,
+            torch.zeros(2, 1).long(),
+            max_new_tokens=50,
+            temperature=temperature,
+            suppress_tokens=[0, 1],
         )
         assert set(torch.stack(list(drawn)).flatten().tolist()) <= {2, 3}
 
@@ -398,7 +402,7 @@ def test_one_sample_stops_and_the_other_goes_on() -> None:
 
 
 def test_a_boundary_ends_a_sample() -> None:
-    rows = [[2, 3, CHARS.boundary_id, 4, 4, 4], [3, 3, 3, 3, CHARS.boundary_id, 3]]
+    rows = [[2, 3, CHARS.bos_id, 4, 4, 4], [3, 3, 3, 3, CHARS.bos_id, 3]]
     assert write_out(rows, CHARS)[-1] == ["ab", "bbbb"]
     assert len(write_out(rows, CHARS, max_new_tokens=100)) == 6
 
@@ -441,7 +445,7 @@ def test_an_unknown_character_in_a_prompt_is_named() -> None:
 
 @pytest.mark.parametrize("tokenizer", [CHARS, ByteTokenizer()])
 def test_an_empty_prompt_is_the_beginning_of_a_document(tokenizer: Tokenizer) -> None:
-    assert prompt_ids(tokenizer, "") == [tokenizer.boundary_id]
+    assert prompt_ids(tokenizer, "") == [tokenizer.bos_id]
 
 
 @pytest.fixture

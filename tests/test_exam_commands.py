@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import TINY_NMT, make_pairs, write_pairs
 from exam_helpers import ALL, DEVICE, SHORT, Main, evaluate, make_english, read, rows_of
+from seqexp.tracking.direction import better_when
 from small_trainer import make_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resume import assert_same_run
@@ -17,8 +18,7 @@ from seqexp.config.exams import ExamsConfig
 from seqexp.config.root import to_plain
 from seqexp.data.text import TextData
 from seqexp.exams.ngram import CharNgram
-from seqexp.exams.sitting import Sitting
-from seqexp.tracking.direction import better_when
+from seqexp.exams.runner import ExamRunner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -297,10 +297,10 @@ def test_the_fingerprint_without_exams_is_the_one_of_before() -> None:
     assert len(seen) == 5
 
 
-def sitting(text: str, exams: ExamsConfig, seed: int = 1, **options: Any) -> Sitting:
+def sitting(text: str, exams: ExamsConfig, seed: int = 1, **options: Any) -> ExamRunner:
     Path("text.txt").write_text(text, encoding="utf-8")
     config = make_config(Path("text.txt"))
-    return Sitting(exams, TextData.build(config.data, config.tokenizer, 1), seed, **options)
+    return ExamRunner(exams, TextData.build(config.data, config.tokenizer, 1), seed, **options)
 
 
 def test_how_many_pairs_are_asked() -> None:
@@ -343,4 +343,4 @@ def test_a_training_part_of_three_characters() -> None:
     Path("text.txt").write_text("abab", encoding="utf-8")
     config = make_config(Path("text.txt"), data={"seq_len": 2})
     data = TextData.build(config.data, config.tokenizer, 1)
-    assert Sitting(ExamsConfig("spelling", "pairs.csv"), data, 1).exams[0].pairs
+    assert ExamRunner(ExamsConfig("spelling", "pairs.csv"), data, 1).exams[0].pairs

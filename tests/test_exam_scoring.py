@@ -17,8 +17,8 @@ from seqexp.errors import RunFailedError
 from seqexp.exams import scoring
 from seqexp.exams.grading import credits_of, grade
 from seqexp.exams.questions import Exam, MinimalPair, band_of
+from seqexp.exams.runner import accuracies
 from seqexp.exams.scoring import Scorer
-from seqexp.exams.sitting import accuracies
 from seqexp.models.gpt import GPT
 from seqexp.models.rnn import GRU, LSTM, RNN
 from seqexp.tokenizers.base import Tokenizer
@@ -167,7 +167,7 @@ def some_texts(number: int, longest: int, seed: int = 0) -> list[str]:
 def alone(model: Any, some: Tokenizer, text: str, words: bool) -> float:
     """One text, token by token through the interface of decoding, with everything in double precision."""
     ids = some.encode((some.word_start if words else some.sentence_start) + text).tolist()
-    state, total, token = model.start(), 0.0, some.boundary_id
+    state, total, token = model.start(), 0.0, some.bos_id
     with torch.no_grad():
         for following in [*ids, None]:
             logits, state = model.step(torch.tensor([[token]]), state)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from seqexp.intervals import accuracy_interval, clustered_wilson, paired_difference, wilson
+from seqexp.metrics.intervals import accuracy_interval, clustered_wilson, paired_difference, wilson
 
 Values = npt.NDArray[np.float64]
 

@@ -13,6 +13,7 @@ import torch
 from conftest import Ran
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trainer import evaluate_split
 from torch import Tensor
 
 from seqexp.config.data import ParityDataConfig
@@ -20,8 +21,7 @@ from seqexp.config.task import ParityConfig
 from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
-from seqexp.evaluation.split import evaluate_split
-from seqexp.intervals import wilson
+from seqexp.metrics.intervals import wilson
 from seqexp.tasks.base import Metric
 from seqexp.tasks.parity import Parity, hits
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import TINY, Ran
 from filelock import FileLock
+from seqexp.training.nonfinite import NonFiniteLossError
 from small_trainer import fit, logged, make_config, make_trainer, weights
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import CheckpointError, Checkpoints
 from seqexp.training.interrupt import StopRequest
 from seqexp.training.loop import Trainer
-from seqexp.training.nonfinite import NonFiniteLossError
 
 Main = Callable[..., Ran]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -354,13 +354,13 @@ def test_a_batch_without_a_finite_loss(book: Path, monkeypatch: pytest.MonkeyPat
     """The weights end as if the batch had not been there, and the batch is kept."""
     settings = {"max_steps": 12, "eval_every": 5, "nonfinite": how, "log_every": 1}
     without = make_trainer(make_config(book, trainer=settings), "without")
-    without.nonfinite.left_out = [7]
+    without.nonfinite.skipped = [7]
     fit(without)
     trainer = make_trainer(make_config(book, trainer=settings))
     bad_at(monkeypatch, trainer, {7})
     assert fit(trainer) == "finished"
     assert torch.equal(weights(trainer), weights(without))
-    assert trainer.nonfinite.left_out == [7]
+    assert trainer.nonfinite.skipped == [7]
     kept = torch.load("run/nonfinite/step_00000007.pt", weights_only=True)
     assert torch.equal(kept["inputs"], trainer.data.train_batch(7).inputs)
     steps = list(logged(trainer, "train/loss"))

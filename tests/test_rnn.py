@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from seqexp.evaluation.recurrence import gradient_flow, hidden_states
 from seqexp.models.cells import Weights, gru_cell, lstm_cell, run_cell, vanilla_cell
 from seqexp.models.fused import GRURecurrence, VanillaRecurrence
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
+from seqexp.tasks.recurrence import gradient_flow, hidden_states
 
 KINDS: list[tuple[type[RecurrentNetwork], dict[str, Any]]] = [
     (RNN, {"activation": "tanh"}),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_trainer import fit, logged, make_config, make_trainer, weights
+from seqexp.training.nonfinite import NonFiniteLossError
+from small_trainer import evaluate_split, fit, logged, make_config, make_trainer, weights
 from torch import Tensor
 
 from seqexp.config.run import GenerationConfig
@@ -17,11 +18,9 @@ from seqexp.config.task import LanguageModelingConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.decoding.text import generate_texts
 from seqexp.errors import UserError
-from seqexp.evaluation.split import evaluate_split
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.loop import Trainer
-from seqexp.training.nonfinite import NonFiniteLossError
 
 CPU = torch.device("cpu")
 

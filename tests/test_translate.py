@@ -268,7 +268,7 @@ def test_an_ensemble_of_a_run_with_itself_writes_the_same(run_main: Main, nmt_ru
 def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> None:
     """A model that hardly writes anything but unknown words: each becomes the source word of most weight."""
     trained = loaded(nmt_run)
-    unknown = trained.tokenizer.target.unknown_id
+    unknown = trained.tokenizer.target.unk_id
     with torch.no_grad():
         trained.model.head.bias[unknown] += 8
     source = "Zebulon asked the king Xerxes ?"

@@ -65,7 +65,7 @@ def test_a_run_on_the_phrasebook(run_main: Main) -> None:
     assert corpus["generated"] is True
     assert "generated" in corpus["origin"]
     assert corpus["files"] == []
-    parts = {name: part["pairs"] for name, part in corpus["parts"].items()}
+    parts = {name: part["pairs"] for name, part in corpus["splits"].items()}
     n = len(phrasebook())
     assert parts == {"train": n - 2 * (n // 10), "val": n // 10, "test": n // 10}
     assert set(read(run / "result.json")["metrics"]) == {"val/loss", "val/perplexity"}

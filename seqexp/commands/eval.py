@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
@@ -108,6 +109,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             "rows": [_plain_row(row) for row in rows],
             "loss_unit": task.loss_unit,
             **main.details,
+            "tables": [asdict(table) for table in task.tables(main.details)],
             **({"exams": exams} if exams else {}),
             "notes": notes,
             "skipped": skipped,

@@ -1,4 +1,8 @@
-"""Options of the data sets."""
+"""Options of the data sets.
+
+A data set's dataclass declares, as class variables, `EXAMPLES` (the kind of its examples: ``text``, ``pairs``, ``bits``,
+…, which a task reads) and `TOKENIZES` (what its tokenizers must read: ``text``, the default, ``sentences`` or ``bits``).
+"""
 
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
@@ -84,6 +88,7 @@ class ParityDataConfig:
     """
 
     EXAMPLES: ClassVar = "bits"
+    TOKENIZES: ClassVar = "bits"
 
     name: str = MISSING
     seq_len: int = 50
@@ -132,6 +137,7 @@ class ParallelDataConfig:
     """
 
     EXAMPLES: ClassVar = "pairs"
+    TOKENIZES: ClassVar = "sentences"
 
     name: str = MISSING
     path: str | None = None

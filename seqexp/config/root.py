@@ -79,11 +79,11 @@ def check_compatible(model: Any, task: Any, data: Any, tokenizer: Any) -> None:
             f"{' or '.join(accepts)}; use "
             f"model={_named('model', lambda schema: getattr(schema, 'KIND', None) in accepts)}."
         )
-    readable = getattr(tokenizer, "READS", None)
-    if examples is not None and readable is not None and examples not in readable:
-        fitting = _named("tokenizer", lambda schema: examples in getattr(schema, "READS", (examples,)))
+    tokenizes, readable = getattr(data, "TOKENIZES", "text"), getattr(tokenizer, "READS", None)
+    if readable is not None and tokenizes not in readable:
+        fitting = _named("tokenizer", lambda schema: tokenizes in getattr(schema, "READS", ()))
         raise UserError(
-            f"tokenizer={tokenizer.name} cannot read data={data.name}, which gives {examples}; use "
+            f"tokenizer={tokenizer.name} cannot read data={data.name}, which gives {tokenizes}; use "
             f"tokenizer={fitting}, or leave tokenizer= out."
         )
 

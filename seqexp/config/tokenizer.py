@@ -12,9 +12,9 @@ NORMALIZATIONS = ("none", "nfkc")
 
 @dataclass
 class TokenizerConfig:
-    """A tokenizer without options; `READS` are the kinds of examples that it can read."""
+    """A tokenizer without options; `READS` is what it can read (see `config/data.py`)."""
 
-    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
     name: str = MISSING
 
@@ -37,7 +37,7 @@ class BitsConfig(TokenizerConfig):
 class WordConfig:
     """One token a word: those seen at least `min_count` times, of them the `vocab_size` most frequent."""
 
-    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
     name: str = "word"
     min_count: int = 2
@@ -55,7 +55,7 @@ class SentencePieceConfig:
     For pairs of languages, `joint` makes one vocabulary for both.
     """
 
-    READS: ClassVar[tuple[str, ...]] = ("text", "pairs")
+    READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
     name: str = "sentencepiece"
     model_type: str = "unigram"

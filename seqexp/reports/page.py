@@ -247,27 +247,11 @@ def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
             path
         ):
             continue
-        metrics, scores = result.get("metrics"), _inside(result, "translation", "scores")
-        tables = (
-            [Table(["metric", "value"], [[str(k), _measured_text(v)] for k, v in metrics.items()])]
-            if isinstance(metrics, dict)
-            else []
-        )
-        if isinstance(scores, dict):
-            signatures = [[str(name), _text(_inside(score, "signature"))] for name, score in scores.items()]
-            tables.append(Table(["score", "signature"], signatures))
-        tables += [
-            table
-            for table in (
-                _rows_table(result.get("rows")),
-                _rows_table(_inside(result, "translation", "by_length")),
-            )
-            if table
-        ]
+        tables = [_metrics_table(result), _rows_table(result.get("rows")), *_task_tables(result)]
         exams = result.get("exams")
         tables += [Table(*exam_table(exam)) for exam in exams[:10]] if isinstance(exams, list) else []
         title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
-        found.append((title, tables, _png_files(file.parent / "plots")))
+        found.append((title, [table for table in tables if table], _png_files(file.parent / "plots")))
     return found
 
 
@@ -275,6 +259,37 @@ def _inside(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def _metrics_table(result: dict[str, Any]) -> Table | None:
+    """Each metric with its unit, and whether more of it is better."""
+    metrics = result.get("metrics")
+    if not isinstance(metrics, dict):
+        return None
+    rows = []
+    for name, value in metrics.items():
+        higher = _inside(result, "details", name, "higher_is_better")
+        better = {True: "higher is better", False: "lower is better"}.get(higher, "")
+        unit = _inside(result, "details", name, "unit")
+        rows.append([str(name), _measured_text(value), unit if isinstance(unit, str) else "", better])
+    return Table(["metric", "value", "unit", ""], rows)
+
+
+def _task_tables(result: dict[str, Any]) -> list[Table]:
+    """The tables that the run's task made, as `eval` kept them; the file may be a stranger's."""
+    tables = result.get("tables")
+    found = []
+    for table in tables[:20] if isinstance(tables, list) else []:
+        header, rows = _inside(table, "header"), _inside(table, "rows")
+        if isinstance(header, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
+            cells = [[_text(cell) for cell in row] for row in rows[:1000] if len(row) == len(header)]
+            found.append(Table([_text(cell) for cell in header], cells))
+            caption = _inside(table, "caption")
+            if isinstance(caption, str) and caption:
+                found.append(
+                    Table([_text(_inside(table, "title"))], [[line] for line in caption.split("\n")])
+                )
+    return found
 
 
 def _rows_table(rows: Any) -> Table | None:

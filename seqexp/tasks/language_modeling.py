@@ -127,7 +127,7 @@ class LanguageModeling(Task):
         """Of a recurrent model the hidden states while it reads validation text."""
         del rows
         batch = next(data.eval_batches(data.default_split if data.default_split in data.splits else "all"))
-        return hidden_states_figures(model, batch.inputs[0], None, "hidden states")
+        return hidden_states_figures(model, batch.inputs[0], {}, "hidden states")
 
     def example_input(self, data: Data) -> str | None:
         """The first words of the validation text that the model can read."""

@@ -146,7 +146,8 @@ class Parity(Task):
         """Accuracy by length where several were judged; of a recurrent model the hidden states."""
         assert isinstance(data, ParityData)
         batch = next(data.eval_batches("val"))
-        found = hidden_states_figures(model, batch.inputs[0], batch.targets[0].tolist(), "hidden states")
+        shown = {"bit": batch.inputs[0].tolist(), "parity": batch.targets[0].tolist()}
+        found = hidden_states_figures(model, batch.inputs[0], shown, "hidden states")
         if len(rows) > 1:
             lengths = [int(row.label["length"]) for row in rows]
             found["accuracy_by_length"] = accuracy_by_length_figure(
@@ -175,9 +176,10 @@ def read_bits(tokenizer: Tokenizer, text: str, max_len: int | None, line: int) -
 
 
 def _hidden_states_figure(model: Any, bits: Tensor, index: int) -> "Figure":
-    truth = running_parity(bits.numpy()).tolist()
-    hidden = hidden_states(model, bits.to(device_of(model)))
-    return hidden_states_figure(hidden, bits.tolist(), truth, f"sequence {index + 1}")
+    rows = {"bit": bits.tolist(), "parity": running_parity(bits.numpy()).tolist()}
+    return hidden_states_figure(
+        hidden_states(model, bits.to(device_of(model))), rows, f"sequence {index + 1}"
+    )
 
 
 def at_last(batch: Batch, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What goes on inside a recurrent network: gradients through time, and hidden states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,13 @@ def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:
 
 
 def hidden_states_figures(
-    model: Any, tokens: Tensor, truth: Sequence[int] | None, title: str
+    model: Any, tokens: Tensor, rows: Mapping[str, Sequence[int]], title: str
 ) -> "dict[str, Figure]":
-    """A picture ``hidden_states`` of a recurrent model that reads tokens (T,); none of other models."""
+    """A picture ``hidden_states`` of a recurrent model that reads tokens (T,); none of other models.
+
+    `rows` are shown below it, by name.
+    """
     if not is_recurrent(model):
         return {}
     hidden = hidden_states(model, tokens.to(device_of(model)))
-    return {"hidden_states": hidden_states_figure(hidden, tokens.tolist(), truth, title)}
+    return {"hidden_states": hidden_states_figure(hidden, rows, title)}

@@ -121,17 +121,15 @@ def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
     return figure
 
 
-def hidden_states_figure(
-    hidden: Any, tokens: Sequence[int], truth: Sequence[int] | None, title: str
-) -> "Figure":
-    """The units' values (T, H) over time as colours; below them the bits and their running parity.
+def hidden_states_figure(hidden: Any, rows: Mapping[str, Sequence[int]], title: str) -> "Figure":
+    """The units' values (T, H) over time as colours; below them named rows of zeros and ones, such as the input.
 
     Of many units the first 32 are shown, of long sequences the first 120 steps, and the title says so.
     """
     T, H = min(len(hidden), 120), min(hidden.shape[1], 32)
     cut = [f"{H} of {hidden.shape[1]} units"] if hidden.shape[1] > H else []
     cut += [f"{T} of {len(hidden)} steps"] if len(hidden) > T else []
-    bits = [] if truth is None else [list(tokens)[:T], list(truth)[:T]]
+    bits = [list(row)[:T] for row in rows.values()]
     figure = new_figure(max(5.0, T / 12), 1.2 + 0.22 * H + 0.4 * len(bits))
     ratios = [max(2.0, 0.6 * H), 1.5] if bits else [1.0]
     panels = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, squeeze=False)[:, 0]
@@ -147,9 +145,9 @@ def hidden_states_figure(
     if bits:
         panels[1].imshow(
             bits, aspect="auto", cmap="Greys", vmin=0, vmax=1.5, interpolation="nearest",
-            extent=(*edges, 1.5, -0.5),
+            extent=(*edges, len(rows) - 0.5, -0.5),
         )  # fmt: skip
-        panels[1].set_yticks([0, 1], ["bit", "parity"])
+        panels[1].set_yticks(range(len(rows)), list(rows))
     panels[-1].set_xlabel("time t")
     return figure
 
