@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqexp.config.data import ParallelDataConfig
+from seqexp.config.data import OtherDataConfig, ParallelDataConfig
 from seqexp.config.task import TranslationConfig
 from seqexp.config.tokenizer import SentencePieceConfig, WordConfig
 from seqexp.data.batch import Batch
@@ -136,6 +136,45 @@ def test_overlong_pairs_are_left_out_and_counted(caplog: pytest.LogCaptureFixtur
     assert sum(len(batch.source) for batch in data.eval_batches("val")) == 15
     with pytest.raises(UserError, match=r"every training pair has more than data\.max_seq_len=1 "):
         build([(f"s{n} a", f"t{n}") for n in range(20)], max_seq_len=1)
+
+
+def long_pair(words: int, number: int = 0) -> Pair:
+    return f"s{number}" + " on" * (words - 1), f"t{number} sur"
+
+
+@pytest.mark.parametrize("limit", [100, 600])
+def test_pairs_beyond_any_memory_are_not_evaluated(limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    """512 tokens, or data.max_seq_len if that is more; the shapes of batches stay bounded."""
+    most = max(512, limit)
+    held_out = [
+        ("s1", "t1"),
+        long_pair(most, 2),
+        long_pair(most + 1, 3),
+        long_pair(8000, 4),
+        long_pair(8000, 5)[::-1],
+    ]
+    Path("held_out.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in held_out))
+    data = build([*make_pairs(150), long_pair(8000, 6)], max_seq_len=limit, test_path="held_out.tsv")
+    assert data.splits["test"].pairs == held_out[:2]
+    assert data.splits["test"].lines == [1, 2]
+    described = data.describe()
+    overlong = {name: split["overlong"] for name, split in described["splits"].items()}
+    assert sum(overlong.values()) == overlong["test"] + 1 == 4
+    note = f"test: 3 pairs with more than {most} tokens on a side are left out"
+    assert note in caplog.text
+    assert note in data.views(None)[1]
+    assert note in described["skipped"]
+    sizes = [max(batch.source.numel(), batch.targets.numel()) for batch in data.eval_batches("test")]
+    assert max(sizes) <= 8192
+    assert data.eval_count("test") == sum(batch.count for batch in data.eval_batches("test"))
+    # The same for other pairs, which are scored line by line.
+    other = OtherDataConfig(path="held_out.tsv")
+    scored = ParallelData.for_evaluation(data.config, data.preprocessor, {}, other, 1)
+    assert scored.splits["all"].lines == [1, 2]
+    assert scored.views(None)[1] == [note.replace("test:", "all:")]
+    Path("held_out.tsv").write_text("\t".join(long_pair(8000)))
+    with pytest.raises(UserError, match=f"every pair of the all split has more than {most} tokens"):
+        ParallelData.for_evaluation(data.config, data.preprocessor, {}, other, 1)
 
 
 def test_a_batch_by_hand() -> None:

@@ -98,7 +98,7 @@ class Data(ABC):
         """
         if split not in self.splits:
             hint = " (all is another text, with data.path=)" if "train" in self.splits else ""
-            raise UserError(f"split={split} does not exist; there is {', '.join(self.splits)}{hint}.")
+            raise UserError(f"split={split} is not there; there is {', '.join(self.splits)}{hint}.")
 
     def state(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, such as the length that a curriculum has reached."""

@@ -53,7 +53,12 @@ SCORES = {
     "bleu_unseen": MetricSpec("0–100, targets not in training", higher_is_better=True),
 }
 # How the pairs of a corpus were split, in words.
-SPLITS = {"source": "no source in two splits", "random": "pairs split at random", None: "other pairs"}
+SPLITS = {
+    "source": "no source in two splits",
+    "random": "pairs split at random",
+    "own": "files of their own",
+    None: "other pairs",
+}
 
 
 class Translation(Task):
@@ -117,7 +122,7 @@ class Translation(Task):
         nll = [-value for value in _log_probabilities(model, data, split)]
         tokens = (data.splits[split].target.lengths + 1).tolist()
         report = judge_translations(pairs, hypotheses, seen, nll, tokens)
-        report["split"] = None if split == "all" else data.config.split
+        report["split"] = None if split == "all" else data.cut_of(split) or "own"
         evaluation.details = {"translation": report}
         for name, score in report["scores"].items():
             evaluation[name] = SCORES[name].of(score["value"], report["pairs"])
