@@ -38,8 +38,8 @@ def write_atomically(target: Path, data: bytes) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Readable JSON, atomically."""
-    write_atomically(target, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Readable JSON, atomically; paths in it are made `printable`."""
+    write_atomically(target, (printable(json.dumps(value, indent=2, ensure_ascii=False)) + "\n").encode())
 
 
 def read_bounded(file: Path, limit: int = MOST_BYTES) -> bytes:

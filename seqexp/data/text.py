@@ -334,15 +334,17 @@ def _recorded_corpus(config: TextDataConfig, manifest: dict[str, Any]) -> Corpus
         for name, path in (("val", config.val_path), ("test", config.test_path))
         if path and isinstance(splits.get(name), dict)
     }
-    found: dict[str, Corpus] = {}
-    for name, files in lists.items():
-        entries = files if isinstance(files, list) else []
-        paths = [Path(str(file.get("path"))) for file in entries if isinstance(file, dict)]
-        if not paths or not all(path.is_file() for path in paths):
-            return None
-        try:
-            found[name] = read_corpus(paths, str(recorded.get("origin")), config.encoding)
-        except UserError:
-            return None
+    paths = {
+        name: [Path(str(file.get("path"))) for file in files if isinstance(file, dict)]
+        for name, files in lists.items()
+        if isinstance(files, list)
+    }
+    if len(paths) < len(lists) or not all(some and all(map(Path.is_file, some)) for some in paths.values()):
+        return None
+    origin = str(recorded.get("origin"))
+    try:
+        found = {name: read_corpus(some, origin, config.encoding) for name, some in paths.items()}
+    except UserError:
+        return None
     corpus = replace(found.pop("train"), held_out=found)
     return corpus if corpus.sha256 == recorded.get("sha256") else None
