@@ -6,6 +6,8 @@ import re
 LITERAL_KEYS = {"prompt", "text", "stop"}
 # The same, but the bare word null still means "not given".
 PATH_KEYS = {"input", "output", "path", "source_path", "target_path", "name", "run", "resume", "attention"}
+# Values of these keys are mappings with keys of the user's own, which Hydra takes with ++ alone.
+MAPPING_KEYS = {"lr_scale"}
 
 
 def escape_interpolation(value: str) -> str:
@@ -34,6 +36,8 @@ def unquote(quoted: str) -> str:
 def quote_free_text(word: str) -> str:
     """Quote the value of an override if its key is one of free text; other words stay."""
     match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", word, re.DOTALL)
+    if match and match[2] in MAPPING_KEYS and not word.startswith("+"):
+        return f"++{word}"
     if not match or match[2] not in LITERAL_KEYS | PATH_KEYS:
         return word
     if match[2] in PATH_KEYS and match[3] == "null":

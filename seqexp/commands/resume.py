@@ -69,7 +69,8 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, list):
         return f"{key}=[{','.join(quote(one) if isinstance(one, str) else str(one) for one in value)}]"
     if isinstance(value, dict):
-        return f"{key}={{{','.join(f'{quote(name)}:{one}' for name, one in value.items())}}}"
+        # Hydra's grammar has no quotes around the keys of a mapping, and takes new keys with ++ alone.
+        return f"++{key}={{{','.join(f'{name}:{one}' for name, one in value.items())}}}"
     return f"{key}={value}"
 
 
@@ -127,8 +128,8 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
     state = trainer.checkpoints.load_newest()
     if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(
-            "the tokenizers of this run are not the ones that its training split gives now, perhaps because of "
-            "another version of a library (see versions in manifest.json); start a new run."
+            "the tokenizers of this run are not the ones that its training split gives now, perhaps because "
+            "of another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
     saved = run.read_config()
