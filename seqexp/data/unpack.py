@@ -69,7 +69,7 @@ def open_unpacked(source: Path | bytes, name: str | None = None) -> Iterator[Unp
             raise  # of the text, not of the file: the caller knows the encoding
         except UNREADABLE as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise UserError(f"{name} cannot be read: {reason or type(error).__name__}.") from error
+            raise UserError(f"{name} cannot be read ({reason or type(error).__name__}).") from error
 
 
 def _unpacked(packed: io.BufferedReader, name: str, stack: contextlib.ExitStack) -> Unpacked:
