@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqexp.config.data import ParallelDataConfig
+from seqexp.config.data import OtherDataConfig, ParallelDataConfig
+from seqexp.config.run import GenerationConfig
+from seqexp.config.tokenizer import WordConfig
 from seqexp.data import download as download_module
 from seqexp.data import unpack as unpack_module
+from seqexp.data.lines import fold_spaces
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
-from seqexp.data.parallel import divide
+from seqexp.data.parallel import ParallelData, divide, pair_tokenizer
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.decoding.translation import Translator
 from seqexp.errors import UserError
+from seqexp.models.nmt import NMT
 
 PAIRS = [(f"Sentence number {n} .", f"La phrase {n} !") for n in range(12)]
 TABS = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
@@ -58,7 +65,48 @@ def test_two_columns_three_columns_and_line_ends() -> None:
         corpus = read(same)
         assert corpus.pairs == PAIRS
         assert (corpus.sha256, corpus.skipped) == (good.sha256, ())
-    assert read(TABS.replace("number 3", "number  \u00a03\u2028 ")).pairs == PAIRS
+    assert read(TABS.replace("number 3", "number \x0b 3\u2028 ")).pairs == PAIRS
+
+
+def test_typographic_spaces_stay_inside_sentences() -> None:
+    """As French writes them; around a sentence there is no white space of any kind."""
+    french = "«\u00a0Où est-il\u202f?\u00a0» 5\u2009000 mots"
+    assert fold_spaces(f"\u00a0 {french} \u202f") == french
+    corpus = read(TABS.replace("La phrase 3 !", f" {french}\u00a0"))
+    assert corpus.pairs[3] == (PAIRS[3][0], french)
+    ordinary = read(TABS.replace("La phrase 3 !", "« Où est-il ? » 5 000 mots"))
+    assert corpus.folded().pairs == ordinary.pairs
+    assert corpus.folded().sha256 == ordinary.sha256 != corpus.sha256
+
+
+def test_runs_of_versions_that_folded_spaces_find_their_pairs() -> None:
+    write("some.txt", TABS.replace(" !", "\u00a0!"))
+    config = ParallelDataConfig(name="parallel", path="some.txt")
+    data = ParallelData.build(config, WordConfig(min_count=1))
+    assert data.splits["train"].pairs[0][1].endswith("\u00a0!")
+    old = read_pairs([write("folded.txt", TABS)], None)
+    for files in (["some.txt"], ["gone.txt"]):
+        manifest: dict[str, Any] = {"corpus": {"sha256": old.sha256, "files": files}}
+        again = ParallelData.for_evaluation(config, data.preprocessor, manifest, OtherDataConfig(), 1)
+        assert {pair[1][-2:] for pair in again.splits["train"].pairs} == {" !"}
+    manifest = {"corpus": data.describe()}
+    again = ParallelData.for_evaluation(config, data.preprocessor, manifest, OtherDataConfig(), 1)
+    assert again.splits["train"].pairs == data.splits["train"].pairs
+
+
+@pytest.mark.parametrize("typographic", [False, True])
+def test_sources_of_generation_are_folded_as_those_of_training(typographic: bool) -> None:
+    text = TABS.replace(" .\t", "\u00a0.\t") if typographic else TABS
+    config = ParallelDataConfig(name="parallel", path=str(write("some.txt", text)))
+    data = ParallelData.build(config, WordConfig(min_count=1))
+    again = pair_tokenizer(Preprocessor.from_plain(data.preprocessor.to_plain()))
+    assert again.typographic_spaces is typographic
+    torch.manual_seed(0)
+    model = NMT(**data.preprocessor.sizes(), n_embd=4, hidden_size=4, attention_size=4)
+    greedy = GenerationConfig(beam_size=1, max_length_ratio=1.0)
+    translator = Translator(model, again, greedy, torch.device("cpu"))
+    ((_, _, note),) = translator.translate(["Sentence\u00a0."])
+    assert note is None  # nothing in it is unknown
 
 
 @pytest.mark.parametrize("encoding", [None, "utf-8", "UTF8", "utf-8-sig"])

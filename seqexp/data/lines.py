@@ -33,6 +33,8 @@ GOOD_FOR_EACH_BAD = 4
 BYTES_FOR_EACH_BAD = 1000
 LISTED_BAD_BYTES = 3  # whose positions are told
 
+# White space that separates words or lines and means nothing else.
+ORDINARY_SPACES = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")
 ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as the handler surrogateescape gives them
 # Of these, control characters in latin-1, and its rarest letters þ and ÿ (the bytes of UTF-16's mark).
 NO_LETTER = re.compile("[\udc80-\udc9f\udcfe\udcff]")
@@ -128,7 +130,15 @@ def split_lines(text: str) -> list[str]:
 
 
 def fold_spaces(text: str) -> str:
-    """The text with single spaces for white space inside it, and none around it."""
+    """The text with single spaces for ordinary white space inside it, and no white space around it.
+
+    Non-breaking and other typographic spaces stay: French writes U+00A0 and U+202F before its signs.
+    """
+    return " ".join(ORDINARY_SPACES.split(text.strip()))
+
+
+def fold_all_spaces(text: str) -> str:
+    """The same with single spaces for typographic spaces, too."""
     return " ".join(text.split())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seqexp.config.data import ParallelDataConfig
 from seqexp.data.download import download
-from seqexp.data.lines import fold_spaces
+from seqexp.data.lines import fold_all_spaces, fold_spaces
 from seqexp.data.sources import Document, combined_sha256, read_document, text_files, usual_places
 from seqexp.errors import UserError
 from seqexp.files import printable
@@ -23,7 +23,7 @@ PAIR_FILE = re.compile(r"[^._].*\.(zip|(txt|tsv)(\.(gz|bz2|xz|zip))?)", re.IGNOR
 
 @dataclass(frozen=True)
 class PairCorpus:
-    """Pairs in the order of their files; white space inside a sentence is single spaces.
+    """Pairs in the order of their files; ordinary white space inside a sentence is single spaces.
 
     `sha256` is that of the pairs themselves, however they were packed. `lines` are the numbers of their
     lines, from 1. `skipped` says what was not read as it is. `held_out` has the pairs of splits that come
@@ -43,6 +43,12 @@ class PairCorpus:
     def whole_sha256(self) -> str:
         """The hash of the pairs and of those held out."""
         return combined_sha256(self.sha256, {name: some.sha256 for name, some in self.held_out.items()})
+
+    def folded(self) -> "PairCorpus":
+        """The same with ordinary spaces for typographic ones, as earlier versions read it."""
+        pairs = [(fold_all_spaces(source), fold_all_spaces(target)) for source, target in self.pairs]
+        held_out = {name: some.folded() for name, some in self.held_out.items()}
+        return replace(self, pairs=pairs, sha256=pairs_sha256(pairs), held_out=held_out)
 
 
 def find_pairs(config: ParallelDataConfig) -> PairCorpus:

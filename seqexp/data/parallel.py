@@ -11,6 +11,7 @@ import numpy as np
 from seqexp.config.data import OtherDataConfig, ParallelDataConfig
 from seqexp.data.base import Data, View, check_same_corpus
 from seqexp.data.batch import Batch
+from seqexp.data.lines import fold_all_spaces
 from seqexp.data.pair_batch import LengthBatches, pair_batch
 from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, pairs_sha256, read_pairs
@@ -204,7 +205,10 @@ class ParallelData(Data):
         splits = encode_splits(chosen, (source, target))
         train = splits["train"]
         ratio = length_ratio(train.source.lengths, train.target.lengths)
-        fitted = Preprocessor({"source": source, "target": target}, values={"length_ratio": ratio})
+        values: dict[str, Any] = {"length_ratio": ratio}
+        if any(source != fold_all_spaces(source) for source, _ in train.pairs):
+            values["typographic_spaces"] = True
+        fitted = Preprocessor({"source": source, "target": target}, values=values)
         data = cls(config, corpus, fitted, seed, splits)
         for note in data._notes():
             log.warning("%s", note)
@@ -246,7 +250,8 @@ class ParallelData(Data):
             corpus = read_pairs(named, other.encoding, config.swap, least=1)
             chosen: Chosen = {"all": (corpus, list(range(len(corpus.pairs))))}
         else:
-            corpus = _recorded_pairs(config, manifest) or cls.find_corpus(config)
+            recorded = (manifest.get("corpus") or {}).get("sha256")
+            corpus = _recorded_pairs(config, manifest) or _as_hashed(cls.find_corpus(config), recorded)
             check_same_corpus(manifest, corpus.whole_sha256, corpus.origin, "the pairs of this run are")
             chosen = choose(corpus, config.split)
         return cls(config, corpus, preprocessor, 0, encode_splits(chosen, tokenizers))
@@ -357,7 +362,8 @@ def pair_tokenizer(preprocessor: Preprocessor) -> PairTokenizer:
     ratio = preprocessor.values.get("length_ratio")
     if not isinstance(ratio, float) or not 0 < ratio < MOST_RATIO:
         raise UserError("the checkpoint holds no pair of tokenizers.")
-    return PairTokenizer(preprocessor["source"], preprocessor["target"], ratio)
+    spaces = preprocessor.values.get("typographic_spaces") is True
+    return PairTokenizer(preprocessor["source"], preprocessor["target"], ratio, spaces)
 
 
 def _unknown(sentences: Sentences, tokenizer: Tokenizer) -> int:
@@ -408,4 +414,13 @@ def _recorded_pairs(config: ParallelDataConfig, manifest: dict[str, Any]) -> Pai
         except UserError:
             return None
     corpus = replace(found.pop("train"), held_out=found)
+    corpus = _as_hashed(corpus, recorded.get("sha256"))
     return corpus if corpus.whole_sha256 == recorded.get("sha256") else None
+
+
+def _as_hashed(corpus: PairCorpus, sha256: Any) -> PairCorpus:
+    """The corpus, or as earlier versions read it (with typographic spaces folded) if that has this hash."""
+    if corpus.whole_sha256 == sha256:
+        return corpus
+    folded = corpus.folded()
+    return folded if folded.whole_sha256 == sha256 else corpus

@@ -15,6 +15,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import TranslationConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
+from seqexp.data.lines import fold_spaces
 from seqexp.data.parallel import ParallelData, pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
@@ -135,7 +136,7 @@ class Translation(Task):
             "hypotheses": hypotheses,
         }
         for name, lines in texts.items():
-            evaluation.files[f"{name}.txt"] = "".join(f"{' '.join(line.split())}\n" for line in lines)
+            evaluation.files[f"{name}.txt"] = "".join(f"{fold_spaces(line)}\n" for line in lines)
 
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
         """BLEU by length of the source, with the signatures of the scores."""
@@ -179,7 +180,7 @@ class Translation(Task):
         if len(prediction.texts) > 1:
             return json.dumps(dict(prediction.values), ensure_ascii=False)
         # A translation that holds a line end would shift all that follow it.
-        return " ".join(prediction.text.split())
+        return fold_spaces(prediction.text)
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
         """The same few sentences of the validation split, with reference and greedy translation.

@@ -24,11 +24,13 @@ class PairTokenizer:
     """A view of the tokenizers of two languages; they are the same where one vocabulary serves both.
 
     Of the training pairs, 99.9 % have at most `length_ratio` * (source tokens + 5) target tokens.
+    `typographic_spaces` says whether training sources had non-breaking spaces and the like.
     """
 
     source: Tokenizer
     target: Tokenizer
     length_ratio: float
+    typographic_spaces: bool = False
 
     @property
     def sides(self) -> tuple[Tokenizer, Tokenizer]:
