@@ -3,15 +3,17 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ran, make_book
+from conftest import TINY, Ran, make_book
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -285,6 +287,25 @@ def test_a_folder_has_visible_text_files() -> None:
     assert len(exam.pairs) == 2
 
 
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_runs_on_files_whose_names_are_not_utf_8(
+    seqexp: Callable[..., subprocess.CompletedProcess[str]], locale: dict[str, str]
+) -> None:
+    """A folder and globs hold them; the manifest names them as well as UTF-8 can."""
+    write(os.fsdecode(b"texts/caf\xe9.txt"), make_book(6000))
+    write(os.fsdecode("texts/é.txt".encode()), make_book(6000, seed=1))
+    own = ("data=text", "data.path=texts", "data.val_path=texts/*", "data.test_path=texts/caf*")
+    environment = {**os.environ, **locale}
+    done = seqexp("train", *own, *TINY, "trainer.max_steps=1", "trainer.sample_tokens=0", env=environment)
+    assert done.returncode == 0, done.stderr
+    (manifest,) = Path("outputs").glob("train/*/*/manifest.json")
+    files = json.loads(manifest.read_text(encoding="utf-8"))["corpus"]["files"]
+    assert {Path(file["path"]).name for file in files} == {"caf\ufffd.txt", "é.txt"}
+    done = seqexp("eval", "split=test", "device.threads=1", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_names_that_are_not_utf_8() -> None:
     name = os.fsdecode(b"caf\xe9.txt")
     file = write(name, BOOK)
@@ -301,10 +322,41 @@ def test_names_that_are_not_utf_8() -> None:
     printable("\ud800").encode()
 
 
-# Prompts and lines for generation
-
-
-def test_a_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_where_files_are_read_several_times() -> None:
     os.mkfifo("pipe")
     with pytest.raises(UserError, match="pipe is not a file that can be read several times"):
         read_document(Path("pipe"))
+
+
+# Prompts and lines for generation
+
+FAST = ("generation.max_new_tokens=2", "device.threads=1")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfThe old\r\nhouse\r\n",
+        gzip.compress(b"The old\nhouse"),
+        "The old\rhouse".encode("utf-16"),
+    ],
+    ids=["mark and CRLF", "gzip", "UTF-16 and CR"],
+)
+def test_prompts_are_read_like_corpora(run_main: Main, tiny_run: Path, content: bytes) -> None:
+    write("prompt.txt", content)
+    ran = run_main("generate", f"run={tiny_run}", "input=prompt.txt", *FAST)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("The old\nhouse")
+
+
+def test_what_is_replaced_in_a_prompt_is_told(run_main: Main, nmt_run: Path) -> None:
+    write("input.txt", "Zoë is here .\n".encode() * 4 + b"He \xff came .\r\nback\n")
+    ran = run_main("generate", f"run={nmt_run}", "input=input.txt", "generation.beam_size=1", *FAST[1:])
+    assert ran.code == 0, ran.err
+    assert ran.out.count("\n") == 6
+    assert "NOTE: input=input.txt: 1 byte is not UTF-8 (byte 63, line 5); read as U+FFFD" in ran.err
+    assert "line 5: not UTF-8" in ran.err
+    for content, message in ((b"a\0b", "NUL bytes"), (tar(BOOK, "w:gz"), "a tar archive")):
+        write("input.txt", content)
+        ran = run_main("generate", f"run={nmt_run}", "input=input.txt", *FAST[1:])
+        assert (ran.code, message in ran.err.splitlines()[-1]) == (2, True), ran.err

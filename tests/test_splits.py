@@ -311,7 +311,10 @@ def test_pairs_that_also_stand_in_training(
     data = build_pairs(**{**ONE_FILE, "test_path": "leaked.tsv"})
     found = data.describe()["splits"]["test"]["in_training"]
     assert found == {"sources": 3, "pairs": 2, "share_of_sources": 0.375, "share_of_pairs": 0.25}
-    note = "test: the sources of 3 pairs (37.5 %) also stand in training, 2 of them (25.0 %) with the same target"
+    note = (
+        "test: the sources of 3 pairs (37.5 %) also stand in training, 2 of them (25.0 %) with the same "
+        "target"
+    )
     assert note in caplog.text
     assert note in data.views(None)[1]
     assert note in data.describe()["skipped"]
@@ -361,6 +364,27 @@ def test_a_run_on_captions(run_main: Main, captions: dict[str, list[Pair]]) -> N
     assert (ran.code, "the pairs of this run are not here" in ran.err) == (2, True)
     ran = run_main("train", "resume=latest", "trainer.max_steps=3")
     assert (ran.code, "corpus has changed" in ran.err) == (2, True)
+
+
+def test_lines_that_scoring_leaves_out_are_told(run_main: Main, nmt_run: Path) -> None:
+    lines = [
+        "I am cold .\tJ'ai froid .",
+        "no translation",
+        "on " * 600 + "\ta",
+        "He left .\tIl est parti .\tmore",
+    ]
+    write("other.tsv", "\n".join([*lines, lines[0]]))
+    ran = run_main("eval", f"run={nmt_run}", "data.path=other.tsv", "score=true", "device.threads=1")
+    assert ran.code == 0, ran.err
+    assert [json.loads(line)["line"] for line in ran.out.splitlines()] == [1, 4, 5]
+    (file,) = Path("outputs").glob("eval/*/*/manifest.json")
+    told = json.loads(file.read_text())["skipped"]
+    assert told == [
+        "other.tsv: 1 lines have another number of columns than 2, the usual one; the first two are read",
+        "other.tsv: 1 lines without two sentences are skipped",
+        "all: 1 pairs with more than 512 tokens on a side are left out",
+    ]
+    assert all(note in ran.err for note in told)
 
 
 # Caches

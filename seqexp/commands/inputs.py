@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqexp.config.root import GenerateConfig
-from seqexp.data.lines import DecodedText, read_text
 from seqexp.errors import UserError
 from seqexp.files import printable
 
 if TYPE_CHECKING:
+    from seqexp.data.lines import DecodedText
     from seqexp.tasks.base import Task
 
 
@@ -31,6 +31,8 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
     Raises:
         UserError: the file cannot be read, or the input was given under the key of another task.
     """
+    from seqexp.data.lines import read_text
+
     for key in ("prompt", "text"):
         if getattr(config, key) is not None and key != task.input_key:
             raise UserError(
@@ -49,7 +51,7 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
     return None
 
 
-def _lines(text: DecodedText, each_line: bool) -> list[Line]:
+def _lines(text: "DecodedText", each_line: bool) -> list[Line]:
     """Each line of a text as an input, or all of it as one, without a line end at its end."""
     for note in text.notes:
         print(f"NOTE: {note}", file=sys.stderr)
