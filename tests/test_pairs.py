@@ -21,7 +21,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.tokenizer import WordConfig
 from seqexp.data import download as download_module
 from seqexp.data import unpack as unpack_module
-from seqexp.data.lines import fold_spaces
+from seqexp.data.lines import ORDINARY_SPACES, TYPOGRAPHIC_SPACE, fold_spaces
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
 from seqexp.data.parallel import ParallelData, divide, pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
@@ -77,6 +77,13 @@ def test_typographic_spaces_stay_inside_sentences() -> None:
     ordinary = read(TABS.replace("La phrase 3 !", "« Où est-il ? » 5 000 mots"))
     assert corpus.folded().pairs == ordinary.pairs
     assert corpus.folded().sha256 == ordinary.sha256 != corpus.sha256
+
+
+def test_every_white_space_is_ordinary_or_typographic() -> None:
+    for character in filter(str.isspace, map(chr, range(0x110000))):
+        typographic = bool(TYPOGRAPHIC_SPACE.fullmatch(character))
+        assert bool(ORDINARY_SPACES.fullmatch(character)) is not typographic
+        assert fold_spaces(f" a{character}b{character}") == (f"a{character}b" if typographic else "a b")
 
 
 def test_runs_of_versions_that_folded_spaces_find_their_pairs() -> None:

@@ -33,8 +33,9 @@ GOOD_FOR_EACH_BAD = 4
 BYTES_FOR_EACH_BAD = 1000
 LISTED_BAD_BYTES = 3  # whose positions are told
 
-# White space that separates words or lines and means nothing else.
+# White space that separates words or lines and means nothing else; and all other.
 ORDINARY_SPACES = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")
+TYPOGRAPHIC_SPACE = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as the handler surrogateescape gives them
 # Of these, control characters in latin-1, and its rarest letters þ and ÿ (the bytes of UTF-16's mark).
 NO_LETTER = re.compile("[\udc80-\udc9f\udcfe\udcff]")
@@ -134,6 +135,8 @@ def fold_spaces(text: str) -> str:
 
     Non-breaking and other typographic spaces stay: French writes U+00A0 and U+202F before its signs.
     """
+    if text.isascii() or not TYPOGRAPHIC_SPACE.search(text):
+        return fold_all_spaces(text)  # the same, and quicker
     return " ".join(ORDINARY_SPACES.split(text.strip()))
 
 

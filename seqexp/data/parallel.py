@@ -11,7 +11,7 @@ import numpy as np
 from seqexp.config.data import OtherDataConfig, ParallelDataConfig
 from seqexp.data.base import Data, View, check_same_corpus
 from seqexp.data.batch import Batch
-from seqexp.data.lines import fold_all_spaces
+from seqexp.data.lines import TYPOGRAPHIC_SPACE
 from seqexp.data.pair_batch import LengthBatches, pair_batch
 from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, pairs_sha256, read_pairs
@@ -206,7 +206,7 @@ class ParallelData(Data):
         train = splits["train"]
         ratio = length_ratio(train.source.lengths, train.target.lengths)
         values: dict[str, Any] = {"length_ratio": ratio}
-        if any(source != fold_all_spaces(source) for source, _ in train.pairs):
+        if any(TYPOGRAPHIC_SPACE.search(source) for source, _ in train.pairs):
             values["typographic_spaces"] = True
         fitted = Preprocessor({"source": source, "target": target}, values=values)
         data = cls(config, corpus, fitted, seed, splits)
