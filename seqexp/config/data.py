@@ -134,7 +134,7 @@ class ParallelDataConfig:
     pairs are in `val_path` and `test_path`, or `val_source_path` and so on; without these they are cut from
     the training pairs, as `split` says. `swap` exchanges source and target. Batches hold sentences of similar
     length: up to `batch_tokens` tokens of the longer side, padding included, or, if `batch_size` is given, so
-    many pairs. Pairs with more than `max_seq_len` tokens on a side are left out of training.
+    many pairs. Pairs with more than `max_seq_len` tokens on a side are not trained on.
     """
 
     EXAMPLES: ClassVar = "pairs"
@@ -212,7 +212,7 @@ class PhrasebookConfig(ParallelDataConfig):
 
 @dataclass
 class OtherDataConfig:
-    """What `eval` judges a run on instead of its own held-out part: another text, other pairs, other bits."""
+    """What `eval` judges a run on instead of its own held-out split: other text, other pairs, other bits."""
 
     path: str | None = None
     source_path: str | None = None

@@ -132,7 +132,7 @@ def encode_corpus(corpus: Corpus, split: str, tokenizer: Tokenizer) -> dict[str,
 
 
 def _read(folder: Path) -> dict[str, Part] | None:
-    """The parts in a cache folder, or None if it is not whole."""
+    """The splits in a cache folder, or None if the folder is incomplete."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         parts = {name: Part(**values, folder=str(folder)) for name, values in meta.items()}

@@ -21,7 +21,7 @@ FIT_VERSION = 2
 
 
 def cached(kind: str, key: list[Any], suffix: str = "") -> Path:
-    """The place in a cache for what depends on `key` alone."""
+    """The path in a cache of something that depends on `key` alone."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return cache_dir(kind) / f"{digest}{suffix}"
 
@@ -60,9 +60,9 @@ def _hashes_of_files(options: dict[str, Any]) -> dict[str, str]:
     for option, value in options.items():
         if not isinstance(value, str) or not value:
             continue
-        place = Path(value).expanduser()
+        path = Path(value).expanduser()
         try:
-            files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+            files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
             for file in files:
                 if file.is_file():
                     with open(file, "rb") as opened:

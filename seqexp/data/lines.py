@@ -31,7 +31,7 @@ WIDE_MARKS = {
 GOOD_FOR_EACH_BAD = 4
 # … or if it is ASCII but for a single byte, or one in so many, that means nothing in latin-1 either.
 BYTES_FOR_EACH_BAD = 1000
-LISTED_BAD_BYTES = 3  # whose positions are told
+LISTED_BAD_BYTES = 3  # whose positions a note gives
 
 # White space that separates words or lines and means nothing else; and all other.
 ORDINARY_SPACES = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")
@@ -67,7 +67,7 @@ class TextForm:
         return self.encoding == "latin-1" and self.bad_bytes > 0
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """What a reader of the file should be told."""
+        """What the user should know about the text."""
         if self.damaged:
             many = "1 byte is" if self.bad_bytes == 1 else f"{self.bad_bytes:,} bytes are"
             return (f"{name}: {many} not UTF-8 ({self.bad_at}); read as U+FFFD",)
@@ -100,7 +100,7 @@ def find_form(opener: Opener, name: str, encoding: str | None = None) -> TextFor
 def decoded(stream: BinaryIO, form: TextForm) -> Iterator[str]:
     """The text in pieces of about a megabyte, each up to the end of a line if lines are not longer than that.
 
-    Line ends are ``\\n``; a lone CR in a file with other line ends is a space; a byte-order mark is left out.
+    Line ends are ``\\n``; a lone CR in a file with other line ends is a space; a byte-order mark is removed.
     """
     with _reader(stream, form, newline=None if form.line_end == "\r" else "\n") as reader:
         held, first = "", True

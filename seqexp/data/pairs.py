@@ -72,11 +72,11 @@ def _find_files(config: ParallelDataConfig) -> list[Path]:
     given = [path for path in config.files_of("") if path]
     if given:
         return [_existing(path, "data.path") for path in given]
-    for place in usual_places(config.name):
-        files = text_files(Path(place), PAIR_FILE)
+    for folder in usual_places(config.name):
+        files = text_files(Path(folder), PAIR_FILE)
         if len(files) > 1:
             names = ", ".join(printable(file.name) for file in files)
-            raise UserError(f"{place} holds several files ({names}); say which with data.path=.")
+            raise UserError(f"{folder} holds several files ({names}); say which with data.path=.")
         if files:
             return files
     if config.url and config.sha256:
@@ -133,7 +133,7 @@ def _columns(document: Document, columns: Counter[int]) -> Iterator[tuple[str, .
 
 
 def _notes_on_columns(name: str, columns: Counter[int]) -> list[str]:
-    """What to tell of lines that have other columns than most lines; those without two are told elsewhere."""
+    """A note about lines with more columns than usual, or fewer; lines with a single column are skipped."""
     usual, _ = columns.most_common(1)[0]
     others = sum(count for number, count in columns.items() if number not in (usual, 1))
     if not others:

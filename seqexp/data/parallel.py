@@ -297,7 +297,7 @@ class ParallelData(Data):
         return None if split == "all" or split in self.corpus.held_out else self.config.split
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
-        """What `eval` judges: the split as a whole; and notes of what is left out."""
+        """What `eval` judges: the split as a whole; and notes of what is skipped."""
         del max_len
         return [View({}, self)], self._notes()
 
@@ -357,7 +357,7 @@ def pair_tokenizer(preprocessor: Preprocessor) -> PairTokenizer:
     """The tokenizers of a preprocessor as translation uses them.
 
     Raises:
-        UserError: the preprocessor, which may come from a stranger, was not fitted on pairs.
+        UserError: the preprocessor, which is untrusted, was not fitted on pairs.
     """
     ratio = preprocessor.values.get("length_ratio")
     if not isinstance(ratio, float) or not 0 < ratio < MOST_RATIO:
@@ -393,7 +393,7 @@ def _overlap(splits: dict[str, PairPart]) -> dict[str, dict[str, Any]]:
 def _recorded_pairs(config: ParallelDataConfig, manifest: dict[str, Any]) -> PairCorpus | None:
     """The pairs in the files that a manifest names; None if they are not there or not the same.
 
-    The manifest may come from a stranger: what it names is used only if its pairs have the right hash.
+    The manifest is untrusted: use the files it names only if their pairs have the right hash.
     """
     recorded = manifest.get("corpus") or {}
     splits = recorded.get("splits")

@@ -40,7 +40,7 @@ class Document:
         return self.form.characters
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces of about a megabyte; line ends are ``\\n``, a byte-order mark is left out."""
+        """The text in pieces of about a megabyte; line ends are ``\\n``, a byte-order mark is removed."""
         with open_unpacked(self.path) as unpacked:
             yield from decoded(unpacked.stream, self.form)
 
@@ -102,15 +102,15 @@ def find_files(path: str, key: str = "data.path") -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        files = text_files(place)
+    found = Path(path).expanduser()
+    if found.is_dir():
+        files = text_files(found)
         if not files:
             raise UserError(f"{key}={printable(path)} is a folder without .txt files; name a file or a glob.")
         return files
-    if place.exists():
-        return [place]
-    files = sorted(Path(name) for name in glob.glob(str(place), recursive=True))
+    if found.exists():
+        return [found]
+    files = sorted(Path(name) for name in glob.glob(str(found), recursive=True))
     files = [file for file in files if file.is_file()]
     if not files:
         raise UserError(

@@ -323,7 +323,7 @@ def _describe_file(document: Document) -> dict[str, Any]:
 def _recorded_corpus(config: TextDataConfig, manifest: dict[str, Any]) -> Corpus | None:
     """The corpus in the files that a manifest names; None if they are not there or not the same.
 
-    The manifest may come from a stranger: what it names is used only if it has the right hash.
+    The manifest is untrusted: use the files it names only if they have the right hash.
     """
     recorded = manifest.get("corpus") or {}
     splits = recorded.get("splits")

@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 from seqexp.errors import UserError
 from seqexp.files import printable
 
-# Packed files may come from a stranger: do not unpack more than this.
+# Packed files are untrusted: do not unpack more than this.
 LARGEST_UNPACKED_BYTES = 1_000_000_000
 # What reading a file, or unpacking a damaged one, may raise.
 UNREADABLE = (

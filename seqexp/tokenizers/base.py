@@ -43,7 +43,7 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, texts: Iterable[str]) -> Self:
-        """Learn from pieces of the training part; `config` is the tokenizer's dataclass."""
+        """Learn from pieces of the training split; `config` is the tokenizer's dataclass."""
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
@@ -77,11 +77,11 @@ class Tokenizer(ABC):
         return number == self.eos_id or not (begin.isalpha() or begin in ("", "\ufffd"))
 
     def pieces(self, text: str) -> list[str]:
-        """The parts of `text` that the tokens of `encode` stand for, unknown ones too."""
+        """The strings that the tokens of `encode` stand for, unknown ones included."""
         return [self.piece(int(number)) for number in self.encode(text)]
 
     def join(self, pieces: Sequence[str]) -> str:
-        """The text of parts as `pieces` gives them."""
+        """The text of `pieces`."""
         return "".join(pieces)
 
     def special_tokens(self) -> dict[str, int]:

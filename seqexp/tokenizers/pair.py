@@ -47,7 +47,7 @@ class PairTokenizer:
         return self.target.encode(self.target.sentence_start + text)
 
     def source_pieces(self, text: str) -> list[str]:
-        """The parts of a source that its tokens stand for, unknown ones too."""
+        """The strings that the tokens of a source stand for, unknown ones included."""
         return self.source.pieces(self.source.sentence_start + text)
 
     def decode_target(self, ids: Sequence[int]) -> str:

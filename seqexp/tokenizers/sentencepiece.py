@@ -24,7 +24,7 @@ SPACE = "▁"  # SentencePiece's own sign for a space
 LONGEST_LINE = 4096
 # Of a longer text a sample is enough to learn subwords from, and quicker: so many characters of it.
 ENOUGH_CHARACTERS = 4_000_000
-# A saved model larger than this is none of ours (a vocabulary of 200,000 takes five megabytes).
+# Refuse larger saved models (a vocabulary of 200,000 takes five megabytes).
 LARGEST_MODEL_BYTES = 50_000_000
 
 
@@ -137,7 +137,7 @@ class SentencePieceTokenizer(Tokenizer):
             if tokenizer.vocab_size < 3 or tokenizer._processor.unk_id() != UNKNOWN:
                 raise ValueError("not a model of seqexp")
             for number in range(tokenizer.vocab_size):
-                tokenizer.piece(number)  # raises where a piece is no UTF-8
+                tokenizer.piece(number)  # raises if a piece is not UTF-8
         except (ValueError, RuntimeError, IndexError) as error:
             raise UserError(f"the saved sentencepiece tokenizer is damaged ({_reason(error)}).") from error
         return tokenizer
