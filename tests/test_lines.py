@@ -24,7 +24,7 @@ from seqexp.data.sources import find_files, read_document
 from seqexp.data.text import read_corpus
 from seqexp.errors import UserError
 from seqexp.exams.reading import read_exams
-from seqexp.files import printable
+from seqexp.files import as_utf8
 
 Main = Callable[..., Ran]
 
@@ -311,15 +311,15 @@ def test_names_that_are_not_utf_8() -> None:
     file = write(name, BOOK)
     corpus = read_corpus([file], f"data.path={name}", None)
     corpus.origin.encode()
-    assert corpus.origin == "data.path=caf\ufffd.txt" == printable(f"data.path={name}")
+    assert corpus.origin == "data.path=caf\ufffd.txt" == as_utf8(f"data.path={name}")
     with pytest.raises(UserError) as caught:
         read_document(write(os.fsdecode(b"\xff.txt"), b""))
     str(caught.value).encode()
     with pytest.raises(UserError) as caught:
         find_files(os.fsdecode(b"\xff/nowhere"))
     str(caught.value).encode()
-    assert printable(os.fsdecode(b"\xc3\xa9")) == "é"
-    printable("\ud800").encode()
+    assert as_utf8(os.fsdecode(b"\xc3\xa9")) == "é"
+    as_utf8("\ud800").encode()
 
 
 def test_a_pipe_is_refused_where_files_are_read_several_times() -> None:

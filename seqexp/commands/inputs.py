@@ -5,12 +5,11 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqexp.config.root import GenerateConfig
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8, user_path
 
 if TYPE_CHECKING:
     from seqexp.data.lines import DecodedText
@@ -43,8 +42,8 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
     if typed is not None:
         return [Line(line) for line in typed.split("\n")] if task.reads_lines else [Line(typed)]
     if config.input not in (None, "-"):
-        file = Path(str(config.input)).expanduser()
-        return _lines(read_text(file, name=f"input={printable(config.input)}"), task.reads_lines)
+        file = user_path(str(config.input))
+        return _lines(read_text(file, name=f"input={as_utf8(config.input)}"), task.reads_lines)
     if config.input == "-" or _stdin_is_fed():
         print("reading the input from standard input", file=sys.stderr)
         return _lines(read_text(sys.stdin.buffer.read(), name="standard input"), task.reads_lines)

@@ -19,6 +19,7 @@ from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
 from seqexp.files import number as finite
+from seqexp.files import user_path
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
 
@@ -238,7 +239,7 @@ def _make_paths_absolute(config: TrainConfig) -> None:
         for spec in fields(settings):
             value = getattr(settings, spec.name)
             if spec.name.endswith("path") and value:
-                setattr(settings, spec.name, str(Path(value).expanduser().absolute()))
+                setattr(settings, spec.name, str(user_path(value).absolute()))
 
 
 def _saved_preprocessor(run: "RunFolder") -> Any:
@@ -256,10 +257,11 @@ def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, dat
     from seqexp.training.hooks.ema import EMA
     from seqexp.training.hooks.exams import Exams
     from seqexp.training.hooks.gradient_flow import GradientFlow
+    from seqexp.training.hooks.memory import FreedMemory
     from seqexp.training.hooks.pruning import Pruning
     from seqexp.training.hooks.samples import Samples
 
-    hooks: list[Any] = []
+    hooks: list[Any] = [FreedMemory()]
     if config.trainer.ema_decay is not None:
         hooks.append(EMA(model, task, config.trainer.ema_decay))
     if config.exams.wanted:

@@ -11,7 +11,7 @@ from typing import Any
 from seqexp import registry
 from seqexp.data.cache import cache_dir
 from seqexp.errors import UserError
-from seqexp.files import write_atomically
+from seqexp.files import user_path, write_atomically
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _hashes_of_files(options: dict[str, Any]) -> dict[str, str]:
     for option, value in options.items():
         if not isinstance(value, str) or not value:
             continue
-        path = Path(value).expanduser()
+        path = user_path(value)
         try:
             files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
             for file in files:

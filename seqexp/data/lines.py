@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from seqexp.data.unpack import Unpacked, open_unpacked, read_bounded
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8
 
 CHUNK = 1 << 20  # characters or bytes that are read at once
 
@@ -171,7 +171,7 @@ def read_text(source: Path | bytes, encoding: str | None = None, name: str | Non
     Raises:
         UserError: it cannot be read, is not text, or is not in the encoding that was given.
     """
-    name = name or (printable(source) if isinstance(source, Path) else "the input")
+    name = name or (as_utf8(source) if isinstance(source, Path) else "the input")
     with open_unpacked(source, name) as unpacked:
         data, notes = read_bounded(unpacked.stream, name), unpacked.notes
 

@@ -13,7 +13,7 @@ from seqexp.data.download import download
 from seqexp.data.lines import fold_all_spaces, fold_spaces
 from seqexp.data.sources import Document, combined_sha256, read_document, text_files, usual_places
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8, user_path
 
 Pair = tuple[str, str]
 
@@ -75,7 +75,7 @@ def _find_files(config: ParallelDataConfig) -> list[Path]:
     for folder in usual_places(config.name):
         files = text_files(Path(folder), PAIR_FILE)
         if len(files) > 1:
-            names = ", ".join(printable(file.name) for file in files)
+            names = ", ".join(as_utf8(file.name) for file in files)
             raise UserError(f"{folder} holds several files ({names}); say which with data.path=.")
         if files:
             return files
@@ -87,10 +87,10 @@ def _find_files(config: ParallelDataConfig) -> list[Path]:
 
 
 def _existing(path: str, key: str) -> Path:
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not file.is_file():
         raise UserError(
-            f"{key}: {printable(path)} is not a file (seen from {printable(Path.cwd())}); give a file of "
+            f"{key}: {as_utf8(path)} is not a file (seen from {as_utf8(Path.cwd())}); give a file of "
             "sentences."
         )
     return file
@@ -103,7 +103,7 @@ def read_pairs(files: list[Path], encoding: str | None, swap: bool = False, leas
         UserError: a file cannot be read, the two differ in length, or there are fewer than `least` pairs.
     """
     documents = [_read_document(file, encoding) for file in files]
-    names = [printable(file) for file in files]
+    names = [as_utf8(file) for file in files]
     skipped = [note for document in documents for note in document.notes]
     if len(documents) == 1:
         columns: Counter[int] = Counter()
@@ -118,7 +118,7 @@ def _read_document(file: Path, encoding: str | None) -> Document:
     document = read_document(file, encoding)
     if document.form.guessed:
         raise UserError(
-            f"{printable(file)} is not UTF-8 text ({document.form.bad_at}); give its encoding as "
+            f"{as_utf8(file)} is not UTF-8 text ({document.form.bad_at}); give its encoding as "
             "data.encoding=."
         )
     return document

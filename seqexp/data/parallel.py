@@ -17,7 +17,7 @@ from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, pairs_sha256, read_pairs
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8, user_path
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
 
@@ -240,13 +240,11 @@ class ParallelData(Data):
         del seed
         other.refuse_all_but(("path", "source_path", "target_path", "encoding"))
         tokenizers = preprocessor["source"], preprocessor["target"]
-        named = [
-            Path(path).expanduser() for path in (other.path, other.source_path, other.target_path) if path
-        ]
+        named = [user_path(path) for path in (other.path, other.source_path, other.target_path) if path]
         if named:
             for file in named:
                 if not file.is_file():
-                    raise UserError(f"{printable(file)} is not a file; give a file of pairs as data.path=.")
+                    raise UserError(f"{as_utf8(file)} is not a file; give a file of pairs as data.path=.")
             corpus = read_pairs(named, other.encoding, config.swap, least=1)
             chosen: Chosen = {"all": (corpus, list(range(len(corpus.pairs))))}
         else:
@@ -371,7 +369,7 @@ def _unknown(sentences: Sentences, tokenizer: Tokenizer) -> int:
 
 
 def _names(corpus: PairCorpus) -> list[str]:
-    return [printable(file.absolute()) for file in corpus.files]
+    return [as_utf8(file.absolute()) for file in corpus.files]
 
 
 def _overlap(splits: dict[str, PairPart]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from seqexp.data.cache import cache_dir
 from seqexp.data.lines import CHUNK, TextForm, decoded, find_form
 from seqexp.data.unpack import Unpacked, open_unpacked
 from seqexp.errors import UserError
-from seqexp.files import printable, read_json, write_atomically
+from seqexp.files import as_utf8, read_json, user_path, write_atomically
 
 # In the key of remembered scans: raise it when `find_form` finds other things.
 SCAN_VERSION = 2
@@ -102,11 +102,11 @@ def find_files(path: str, key: str = "data.path") -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    found = Path(path).expanduser()
+    found = user_path(path)
     if found.is_dir():
         files = text_files(found)
         if not files:
-            raise UserError(f"{key}={printable(path)} is a folder without .txt files; name a file or a glob.")
+            raise UserError(f"{key}={as_utf8(path)} is a folder without .txt files; name a file or a glob.")
         return files
     if found.exists():
         return [found]
@@ -114,8 +114,8 @@ def find_files(path: str, key: str = "data.path") -> list[Path]:
     files = [file for file in files if file.is_file()]
     if not files:
         raise UserError(
-            f"{key}={printable(path)}: there is no such file or folder, and as a glob it matches nothing "
-            f"(seen from {printable(Path.cwd())})."
+            f"{key}={as_utf8(path)}: there is no such file or folder, and as a glob it matches nothing "
+            f"(seen from {as_utf8(Path.cwd())})."
         )
     return files
 
@@ -149,7 +149,7 @@ def read_document(path: Path, encoding: str | None = None) -> Document:
     Raises:
         UserError: unreadable, empty, binary, or not in the encoding that was given.
     """
-    name = printable(path)
+    name = as_utf8(path)
     if not path.is_file():
         raise UserError(f"{name} is not a file that can be read several times; give a text file.")
 

@@ -27,7 +27,7 @@ from seqexp.data.sources import (
 )
 from seqexp.data.stand_in import TITLE, stand_in_book
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
     Raises:
         UserError: a file is not text.
     """
-    corpus = Corpus(tuple(read_document(file, encoding) for file in files), printable(origin))
+    corpus = Corpus(tuple(read_document(file, encoding) for file in files), as_utf8(origin))
     for note in corpus.notes:
         log.warning("%s", note)
     return corpus
@@ -313,7 +313,7 @@ class TextData(Data):
 
 def _describe_file(document: Document) -> dict[str, Any]:
     return {
-        "path": printable(document.path.absolute()),
+        "path": as_utf8(document.path.absolute()),
         "sha256": document.sha256,
         "encoding": document.encoding,
         "characters": document.characters,

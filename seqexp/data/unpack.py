@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from seqexp.errors import UserError
-from seqexp.files import printable
+from seqexp.files import as_utf8
 
 # Packed files are untrusted: do not unpack more than this.
 LARGEST_UNPACKED_BYTES = 1_000_000_000
@@ -56,7 +56,7 @@ def open_unpacked(source: Path | bytes, name: str | None = None) -> Iterator[Unp
             to more than `LARGEST_UNPACKED_BYTES`. Errors while the stream is read are turned into this one,
             too.
     """
-    name = name or (printable(source) if isinstance(source, Path) else "the input")
+    name = name or (as_utf8(source) if isinstance(source, Path) else "the input")
     with contextlib.ExitStack() as stack:
         try:
             packed: Any
@@ -117,12 +117,12 @@ def _largest_member(
     if not texts:
         raise UserError(f"{name} holds no {' or '.join(MEMBER_SUFFIXES)} file.")
     chosen = max(texts, key=lambda member: member.file_size)
-    others = [printable(member.filename) for member in members if member is not chosen]
+    others = [as_utf8(member.filename) for member in members if member is not chosen]
     notes: tuple[str, ...] = ()
     if others:
         listed = ", ".join(others[:LISTED_MEMBERS])
         more = f" and {len(others) - LISTED_MEMBERS:,} more" if len(others) > LISTED_MEMBERS else ""
-        notes = (f"{name}: only {printable(chosen.filename)} is read, not {listed}{more}",)
+        notes = (f"{name}: only {as_utf8(chosen.filename)} is read, not {listed}{more}",)
     return stack.enter_context(archive.open(chosen)), notes
 
 

@@ -20,7 +20,7 @@ from seqexp.data.sources import text_files
 from seqexp.data.unpack import UNREADABLE, ZIP, open_unpacked
 from seqexp.errors import UserError
 from seqexp.exams.questions import Exam, MinimalPair
-from seqexp.files import printable
+from seqexp.files import as_utf8, user_path
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 EXAM_FILE = re.compile(r"[^.].*\.(csv|tsv|txt|jsonl)(\.(gz|bz2|xz|zip))?", re.IGNORECASE | re.DOTALL)
@@ -51,9 +51,9 @@ def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
         of_words = all(" " not in side for pair in pairs for side in (pair.good, pair.bad))
         found[wanted[0] if len(wanted) == 1 else "spelling" if of_words else "grammar"] += pairs
     if not sources:
-        raise UserError(f"{KEY}={printable(path)} holds no file {', '.join(SUFFIXES)}.")
+        raise UserError(f"{KEY}={as_utf8(path)} holds no file {', '.join(SUFFIXES)}.")
     notes = [f"{len(sources)} files"] if len(sources) > 1 else []
-    return [Exam(name, f"{KEY}={printable(path)}", pairs, notes) for name, pairs in found.items() if pairs]
+    return [Exam(name, f"{KEY}={as_utf8(path)}", pairs, notes) for name, pairs in found.items() if pairs]
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:
@@ -65,11 +65,11 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
                 left -= len(data)
                 yield name, _decoded(name, data)
         except UNREADABLE as error:
-            raise UserError(f"{KEY}: {printable(file)} cannot be read ({error}).") from error
+            raise UserError(f"{KEY}: {as_utf8(file)} cannot be read ({error}).") from error
 
 
 def _files(path: str) -> list[Path]:
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_dir():
         files = text_files(place, EXAM_FILE)
     elif place.exists():
@@ -78,8 +78,8 @@ def _files(path: str) -> list[Path]:
         files = sorted(file for file in map(Path, glob.glob(str(place), recursive=True)) if file.is_file())
     if not files:
         raise UserError(
-            f"{KEY}={printable(path)}: there is no such file, and no file {', '.join(SUFFIXES)} in it if it "
-            f"is a folder (seen from {printable(Path.cwd())})."
+            f"{KEY}={as_utf8(path)}: there is no such file, and no file {', '.join(SUFFIXES)} in it if it "
+            f"is a folder (seen from {as_utf8(Path.cwd())})."
         )
     return files
 
@@ -88,7 +88,7 @@ def _contents(file: Path, left: int) -> Iterator[tuple[str, bytes]]:
     """The name and the bytes of a file, or of each member of a zip; `left` bytes at most."""
     if not file.is_file():
         raise OSError("it is not a file")
-    name = printable(file)
+    name = as_utf8(file)
     with open(file, "rb") as opened:
         is_zip = opened.read(len(ZIP)) == ZIP
     if not is_zip:
