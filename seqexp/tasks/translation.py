@@ -15,6 +15,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import TranslationConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
+from seqexp.data.lines import fold_spaces
 from seqexp.data.parallel import ParallelData, pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
@@ -53,7 +54,12 @@ SCORES = {
     "bleu_unseen": MetricSpec("0–100, targets not in training", higher_is_better=True),
 }
 # How the pairs of a corpus were split, in words.
-SPLITS = {"source": "no source in two splits", "random": "pairs split at random", None: "other pairs"}
+SPLITS = {
+    "source": "no source in two splits",
+    "random": "pairs split at random",
+    "own": "files of their own",
+    None: "other pairs",
+}
 
 
 class Translation(Task):
@@ -117,7 +123,7 @@ class Translation(Task):
         nll = [-value for value in _log_probabilities(model, data, split)]
         tokens = (data.splits[split].target.lengths + 1).tolist()
         report = judge_translations(pairs, hypotheses, seen, nll, tokens)
-        report["split"] = None if split == "all" else data.config.split
+        report["split"] = None if split == "all" else data.cut_of(split) or "own"
         evaluation.details = {"translation": report}
         for name, score in report["scores"].items():
             evaluation[name] = SCORES[name].of(score["value"], report["pairs"])
@@ -130,7 +136,7 @@ class Translation(Task):
             "hypotheses": hypotheses,
         }
         for name, lines in texts.items():
-            evaluation.files[f"{name}.txt"] = "".join(f"{' '.join(line.split())}\n" for line in lines)
+            evaluation.files[f"{name}.txt"] = "".join(f"{fold_spaces(line)}\n" for line in lines)
 
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
         """BLEU by length of the source, with the signatures of the scores."""
@@ -174,7 +180,7 @@ class Translation(Task):
         if len(prediction.texts) > 1:
             return json.dumps(dict(prediction.values), ensure_ascii=False)
         # A translation that holds a line end would shift all that follow it.
-        return " ".join(prediction.text.split())
+        return fold_spaces(prediction.text)
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
         """The same few sentences of the validation split, with reference and greedy translation.
