@@ -24,6 +24,9 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seqexp.tracking.run_folder import RunFolder
+from seqexp.training.checkpoint import Checkpoints
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CHILD = Path(__file__).with_name("torture_child.py")
 RESULTS = DOCS / "reliability.json"
@@ -115,7 +118,7 @@ def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
 def compare(first: Path, second: Path) -> list[str]:
     """In what two runs differ, the clock apart."""
     different = []
-    states = [torch.load(last_file(run), weights_only=True) for run in (first, second)]
+    states = [Checkpoints(RunFolder(run)).load("last") for run in (first, second)]
     for state in states:
         # Times; the hashes of files that hold times; a name that is made of the time.
         del state["elapsed"], state["config"]["sweep"]
@@ -125,11 +128,6 @@ def compare(first: Path, second: Path) -> list[str]:
         if what(first) != what(second):
             different.append(what.__name__)
     return different
-
-
-def last_file(run: Path) -> Path:
-    index = json.loads((run / "checkpoints/index.json").read_text())
-    return run / "checkpoints" / str(index["last"]["file"])
 
 
 def same(one: Any, other: Any, place: str) -> list[str]:

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,15 +82,15 @@ def test_windows_with_carried_state_are_one_long_sequence(book: Path, kind: Any)
     data = make_data(book, seq_len=37, batch_size=1)
     torch.manual_seed(0)
     model = kind(data.tokenizer.vocab_size, 12, n_layer=2)
-    cpu = torch.device("cpu")
-    found = evaluate_split(LanguageModeling(LanguageModelingConfig()), model, data, "val", cpu, nullcontext)
+    task = LanguageModeling(LanguageModelingConfig())
+    found = evaluate_split(task, model, data, "val")
     tokens = whole_part(data)
     with torch.inference_mode():
         logits = model(tokens[:, :-1])[0]
     assert found["val/loss"].value == pytest.approx(float(F.cross_entropy(logits, tokens[0, 1:])), rel=1e-5)
     without = replace(data.config, carry_state=False)
-    cold = TextData(without, data.corpus, data.tokenizer, "contiguous", 1)
-    other = evaluate_split(LanguageModeling(LanguageModelingConfig()), model, cold, "val", cpu, nullcontext)
+    cold = TextData.build(without, None, 1, data.preprocessor)
+    other = evaluate_split(task, model, cold, "val")
     assert not math.isclose(other["val/loss"].value, found["val/loss"].value, rel_tol=1e-5)
 
 
@@ -143,7 +142,7 @@ def test_mistakes(run_main: Main, book: Path) -> None:
     words = ("train", "data=text", f"data.path={book}", "data.carry_state=true", "debug=fast")
     ran = run_main(*words, "model=gpt")
     assert ran.code == 2
-    assert "data.carry_state=true needs a recurrent model" in ran.err.splitlines()[-1]
+    assert "data.carry_state=true needs a model that carries a state" in ran.err.splitlines()[-1]
     ran = run_main(*words, "model=rnn", "data.batch_size=2000")
     assert (ran.code, "too few for 2000 rows" in ran.err) == (2, True)
     ran = run_main(*words, "model=rnn", "trainer.accumulate=2")
@@ -159,4 +158,4 @@ def test_a_saved_configuration_that_carries_what_is_not_there(run_main: Main, ti
     )
     ran = run_main("eval", "run=run", "device=cpu")
     assert ran.code == 2
-    assert "data.carry_state=true needs a recurrent model" in ran.err.splitlines()[-1]
+    assert "data.carry_state=true needs a model that carries a state" in ran.err.splitlines()[-1]

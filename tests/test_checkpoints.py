@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from small_trainer import fit, make_config, make_trainer
 
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.errors import UserError
@@ -40,9 +42,19 @@ def test_a_checkpoint_that_is_not_there(saved: Checkpoints, which: str) -> None:
         saved.load(which)
 
 
+def file_of(checkpoints: Checkpoints, kind: str, which: str = "last") -> Path:
+    """The file with the weights of a checkpoint, or that with the rest."""
+    entry = checkpoints.index[which]
+    return checkpoints.folder / (entry["weights"]["model"]["file"] if kind == "weights" else entry["file"])
+
+
+both_files = pytest.mark.parametrize("kind", ["weights", "rest"])
+
+
+@both_files
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.999])
-def test_a_damaged_checkpoint_is_refused(saved: Checkpoints, place: float) -> None:
-    file = saved.folder / saved.index["last"]["file"]
+def test_a_damaged_checkpoint_is_refused(saved: Checkpoints, place: float, kind: str) -> None:
+    file = file_of(saved, kind)
     data = bytearray(file.read_bytes())
     data[int(place * len(data))] ^= 1
     file.write_bytes(bytes(data))
@@ -51,8 +63,9 @@ def test_a_damaged_checkpoint_is_refused(saved: Checkpoints, place: float) -> No
     assert saved.load("best")["step"] == 5
 
 
-def test_a_short_or_missing_checkpoint(saved: Checkpoints) -> None:
-    file = saved.folder / saved.index["last"]["file"]
+@both_files
+def test_a_short_or_missing_checkpoint(saved: Checkpoints, kind: str) -> None:
+    file = file_of(saved, kind)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(UserError, match="is damaged"):
         saved.load("last")
@@ -65,7 +78,15 @@ def put(checkpoints: Checkpoints, content: Any, name: str = "step_00000009.pt") 
     """Give the last checkpoint this content, with an index that vouches for it."""
     torch.save(content, checkpoints.folder / name)
     digest = hashlib.sha256((checkpoints.folder / name).read_bytes()).hexdigest()
-    checkpoints.index["last"] |= {"file": name, "sha256": digest}
+    # Its weights, if any, are its own, as in schema 1.
+    checkpoints.index["last"] |= {"file": name, "sha256": digest, "weights": {}}
+
+
+def put_weights(checkpoints: Checkpoints, content: bytes, name: str = "step_00000009.safetensors") -> None:
+    """The same for the weights."""
+    (checkpoints.folder / name).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    checkpoints.index["last"]["weights"] = {"model": {"file": name, "sha256": digest}}
 
 
 class Attack:
@@ -86,10 +107,10 @@ def test_code_in_a_checkpoint_is_not_executed(saved: Checkpoints) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ([1, 2], "no checkpoint of seqexp"),
-        ({"step": 9, "schema_version": SCHEMA_VERSION}, "no checkpoint of seqexp"),
+        ([1, 2], "not a checkpoint of seqexp"),
+        ({"step": 9, "schema_version": SCHEMA_VERSION}, "not a checkpoint of seqexp"),
         ({"model": {}, "step": 9, "schema_version": SCHEMA_VERSION + 1}, "reads up to"),
-        ({"model": {}, "step": 9}, "schema version None"),
+        ({"model": {}, "step": 9}, "not a checkpoint of seqexp"),
     ],
 )
 def test_a_checkpoint_of_something_else(saved: Checkpoints, content: Any, told: str) -> None:
@@ -105,9 +126,65 @@ def test_an_index_cannot_lead_out_of_its_folder(saved: Checkpoints) -> None:
         saved.load("last")
 
 
-def test_a_link_in_the_place_of_a_checkpoint(saved: Checkpoints) -> None:
+def test_weights_cannot_lead_out_of_their_folder(saved: Checkpoints) -> None:
+    put_weights(saved, file_of(saved, "weights").read_bytes(), "../outside.safetensors")
+    assert Path("run/outside.safetensors").is_file()
+    with pytest.raises(UserError, match=r"checkpoints/outside\.safetensors cannot be read"):
+        saved.load("last")
+
+
+# Weights
+
+
+def test_weights_are_safetensors_with_what_the_model_holds(book: Path) -> None:
+    """Tied weights stand in the file once, and have both names when they are read."""
+    trainer = make_trainer(make_config(book, trainer={"max_steps": 2, "ema_decay": 0.5}))
+    fit(trainer)
+    own = trainer.model.state_dict()
+    assert own["head.weight"].data_ptr() == own["embedding.weight"].data_ptr()
+    files = {name: one["file"] for name, one in trainer.checkpoints.index["last"]["weights"].items()}
+    assert files == {"model": "step_00000002.safetensors", "ema": "step_00000002.ema.safetensors"}
+    with safe_open(trainer.run.checkpoints / files["model"], framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert len({"head.weight", "embedding.weight"} & set(found)) == 1
+    assert set(own) - set(found) <= {"head.weight", "embedding.weight"}
+    for name, tensor in found.items():
+        assert torch.equal(tensor, own[name]), name
+    state = trainer.checkpoints.load("last")
+    assert state["model"].keys() == own.keys()
+    assert all(torch.equal(state["model"][name], own[name]) for name in own)
+    assert state["model"]["head.weight"].data_ptr() == state["model"]["embedding.weight"].data_ptr()
+    rest = torch.load(trainer.run.checkpoints / "step_00000002.pt", weights_only=True)
+    assert "model" not in rest, "the weights stand in one place"
+    assert "weights" not in rest["hooks"]["ema"]
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", bytes(100), b"\xff" * 100], ids=range(4))
+def test_weights_that_are_not_safetensors(saved: Checkpoints, content: bytes) -> None:
+    put_weights(saved, content)
+    with pytest.raises(UserError, match=r"step_00000009\.safetensors is not a safetensors file"):
+        saved.load("last")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"tied": {"b": ["weight"]}}, {"tied": 5}, {"tied": {1: "weight"}}, {"hooks": 5}, {"hooks": {"ema": 5}}],
+    ids=range(5),
+)
+def test_odd_values_beside_the_weights(saved: Checkpoints, odd: dict[str, Any]) -> None:
+    """A file may come from a stranger: what is not as it should be is left unread."""
+    weights = saved.index["last"]["weights"]
+    put(saved, {"step": 9, "schema_version": SCHEMA_VERSION, **odd})
+    saved.index["last"]["weights"] = weights
+    state = saved.load("last")
+    assert state["model"]["weight"].tolist() == [9.0] * 3
+    assert isinstance(state["hooks"], dict)
+
+
+@both_files
+def test_a_link_in_the_place_of_a_checkpoint(saved: Checkpoints, kind: str) -> None:
     """It may lead out of the folder, to what has no end."""
-    file = saved.folder / saved.index["last"]["file"]
+    file = file_of(saved, kind)
     file.unlink()
     file.symlink_to("/dev/zero")
     with pytest.raises(UserError, match="cannot be read"):
@@ -131,8 +208,16 @@ def test_a_checkpoint_that_expands_without_end(saved: Checkpoints, kind: int) ->
 
 @pytest.mark.parametrize(
     "index",
-    [[], {"last": None}, {"recent": {}, "best": 1}, {"last": {"step": 6, "file": 1, "sha256": 2}}],
-    ids=range(4),
+    [
+        [],
+        {"last": None},
+        {"recent": {}, "best": 1},
+        {"last": {"step": 6, "file": 1, "sha256": 2}},
+        {"last": {"step": 6, "file": "a", "sha256": "b", "weights": ["c"]}},
+        {"last": {"step": 6, "file": "a", "sha256": "b", "weights": {"model": "c"}}},
+        {"last": {"step": 6, "file": "a", "sha256": "b", "metrics": 1}},
+    ],
+    ids=range(7),
 )
 def test_an_index_of_something_else(saved: Checkpoints, index: Any) -> None:
     (saved.folder / "index.json").write_text(json.dumps(index))
@@ -159,7 +244,7 @@ def test_an_index_that_names_no_last(saved: Checkpoints) -> None:
 )
 def test_weights_that_are_not_what_they_say(saved: Checkpoints, weight: Any) -> None:
     put(saved, {"model": {"w": weight}, "step": 9, "schema_version": SCHEMA_VERSION})
-    with pytest.raises(UserError, match="no checkpoint of seqexp"):
+    with pytest.raises(UserError, match="not a checkpoint of seqexp"):
         saved.load("last")
 
 

@@ -1,8 +1,10 @@
 """Decoding: the cache against recomputing, sampling against arithmetic by hand, text as it grows."""
 
+import ast
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import seqexp
 from seqexp.config.run import GenerationConfig
 from seqexp.decoding.sampling import draw, filter_logits, sample
 from seqexp.decoding.text import generate_texts, prompt_ids
@@ -283,7 +286,7 @@ class Fixed:
         ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
         ({"temperature": 1.0, "top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
         ({"temperature": 1.0, "top_p": 0.8}, [4 / 9, 3 / 9, 2 / 9, 0]),
-        ({"temperature": 1.0, "never": [1]}, [4 / 7, 0, 2 / 7, 1 / 7]),
+        ({"temperature": 1.0, "suppress_tokens": [1]}, [4 / 7, 0, 2 / 7, 1 / 7]),
     ],
 )
 def test_frequencies_are_probabilities(options: dict[str, Any], expected: list[float]) -> None:
@@ -331,6 +334,101 @@ def test_sampling_leaves_the_random_state_alone() -> None:
     model, before = wild_gpt(), torch.get_rng_state()
     list(sample(model, random_tokens(1, 3), max_new_tokens=5, temperature=1.0, seed=0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_caller_may_train_between_two_tokens() -> None:
+    """Gradients are recorded, the mode stays, and the next token is that of the model as it is then."""
+    model, prompt = wild_gpt(16), random_tokens(2, 3)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    tokens = prompt
+    for chosen in sample(model, prompt, max_new_tokens=4, temperature=0):
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        assert model.training
+        assert not chosen.is_inference() or not chosen.requires_grad
+        loss = model(tokens).square().mean()
+        loss.backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+    assert tokens.shape == (2, 7)
+
+
+def test_sampling_is_in_evaluation_mode() -> None:
+    """Dropout is off while tokens are drawn, whatever the caller's mode."""
+    torch.manual_seed(3)
+    model = GPT(V, 16, n_layer=2, n_head=2, n_embd=16, dropout=0.5)
+    drawn = []
+    for mode in (True, False):
+        model.train(mode)
+        drawn.append(torch.stack(list(sample(model, random_tokens(2, 3), max_new_tokens=9, temperature=1.0))))
+        assert model.training == mode
+    assert torch.equal(*drawn)
+
+
+def test_sampling_that_is_broken_off_leaves_the_mode() -> None:
+    model = wild_gpt(16).train()
+    drawn = sample(model, random_tokens(1, 3), max_new_tokens=9, temperature=1.0)
+    next(drawn)
+    del drawn
+    assert model.training
+    assert torch.is_grad_enabled()
+
+    class Broken:
+        training = True
+
+        def __init__(self) -> None:
+            self.modes: list[bool] = []
+
+        def start(self) -> None: ...
+
+        def step(self, *_: Any) -> Any:
+            raise RuntimeError("ill")
+
+        def eval(self) -> None:
+            self.modes.append(False)
+
+        def train(self) -> None:
+            self.modes.append(True)
+
+    broken = Broken()
+    with pytest.raises(RuntimeError, match="ill"):
+        next(sample(broken, random_tokens(1, 3), max_new_tokens=9, temperature=1.0))  # type: ignore[arg-type]
+    assert broken.modes == [False, True]
+
+
+# What changes torch for all code until it ends, and so must not stand around a yield.
+GLOBAL = {
+    "inference_mode", "no_grad", "enable_grad", "set_grad_enabled", "autocast", "evaluation_mode",
+    "redirect_stdout", "redirect_stderr", "catch_warnings", "deterministic",
+}  # fmt: skip
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(node)
+            if isinstance(n, ast.Attribute | ast.Name)}  # fmt: skip
+
+
+def test_no_generator_changes_global_state_around_a_yield() -> None:
+    """In all sources; context managers, whose purpose that is, aside."""
+    found = []
+    for file in Path(seqexp.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            decorators = set().union(*map(names_in, function.decorator_list), set())
+            if "contextmanager" in decorators:
+                continue
+            yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(function))
+            if yields and decorators & GLOBAL:
+                found.append(f"{file.name}:{function.name}")
+            for block in (n for n in ast.walk(function) if isinstance(n, ast.With)):
+                inside = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(block))
+                if inside and set().union(*(names_in(item.context_expr) for item in block.items)) & GLOBAL:
+                    found.append(f"{file.name}:{function.name}:{block.lineno}")
+    assert not found
 
 
 # Text

@@ -17,7 +17,7 @@ from seqexp.errors import RunFailedError
 from seqexp.exams import scoring
 from seqexp.exams.grading import credits_of, grade
 from seqexp.exams.questions import Exam, MinimalPair, band_of
-from seqexp.exams.runner import accuracies
+from seqexp.exams.runner import exam_metrics
 from seqexp.exams.scoring import Scorer
 from seqexp.models.gpt import GPT
 from seqexp.models.rnn import GRU, LSTM, RNN
@@ -314,7 +314,10 @@ def test_what_cannot_be_written_is_counted_and_left_out() -> None:
     assert (report["questions"], report["left_out"], report["overall"]["pairs"]) == (4, 2, 2)
     assert report["unknown_characters"] == "zxq"
     assert any("2 of 4 pairs" in note and "zxq" in note for note in report["notes"])
-    assert accuracies([report]) == {"exam/spelling": 0.5}
+    (name, metric), *rest = exam_metrics([report]).items()
+    assert (name, metric.value, metric.count, rest) == ("exam/spelling", 0.5, 2, [])
+    assert metric.interval == tuple(report["overall"]["interval"])
+    assert metric.higher_is_better
     scores = Scorer(ConstantModel(11, 8), CHARACTERS).score(["bad", "bzdz"], words=True)
     assert np.isnan(scores.log_probabilities).tolist() == [False, True]
     assert scores.unknown == ["", "z"]
@@ -326,7 +329,7 @@ def test_nothing_can_be_written() -> None:
     assert report["overall"] == {"pairs": 0}
     assert (report["left_out"], report["mistakes"]) == (2, [])
     assert any("2 of 2 pairs" in note for note in report["notes"])
-    assert accuracies([report]) == {}
+    assert exam_metrics([report]) == {}
 
 
 def test_an_exam_without_pairs_is_a_report_too() -> None:

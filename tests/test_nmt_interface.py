@@ -23,9 +23,11 @@ from translation_models import (
     sentences,
 )
 
-from seqexp.data.pair_batch import PairBatch
+from seqexp.data.batch import Batch
+from seqexp.data.pair_batch import pair_batch
 from seqexp.models.step_linear import StepLinear
 from seqexp.tasks.cross_entropy import smoothed_cross_entropy
+from seqexp.tasks.translation import real_positions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,16 +132,18 @@ def test_a_sentence_alone_or_in_a_batch(options: dict[str, Any]) -> None:
         close(alone[0], together[b, :T], 1e-6)
 
 
-def widened(batch: PairBatch, more: int, seed: int) -> PairBatch:
+def widened(batch: Batch, more: int, seed: int) -> Batch:
     """The same sentences with garbage for padding, and more of it."""
     (B, S), T = batch.source.shape, batch.inputs.shape[1]
-    source, inputs = random_tokens(SOURCE_V, B, S + more, seed=seed), random_tokens(TARGET_V, B, T + more)
-    places = []
+    source, inputs, targets = (
+        random_tokens(size, B, width + more, seed=seed + i)
+        for i, (size, width) in enumerate(((SOURCE_V, S), (TARGET_V, T), (TARGET_V, T)))
+    )
     for b in range(B):
-        n, t = int(batch.source_lengths[b]), int(batch.target_lengths[b])
-        source[b, :n], inputs[b, :t] = batch.source[b, :n], batch.inputs[b, :t]
-        places += [b * (T + more) + place for place in range(t)]
-    return replace(batch, source=source, inputs=inputs, places=torch.tensor(places))
+        n, t = int(batch.lengths["source"][b]), int(batch.lengths["targets"][b])
+        source[b, :n] = batch.source[b, :n]
+        inputs[b, :t], targets[b, :t] = batch.inputs[b, :t], batch.targets[b, :t]
+    return replace(batch, tensors={"source": source, "inputs": inputs, "targets": targets})
 
 
 @every_model
@@ -148,12 +152,14 @@ def test_padding_never_counts(options: dict[str, Any]) -> None:
     model = make(options).train()
     sources = [random_tokens(SOURCE_V, n).tolist() for n in (5, 0, 3)]
     targets = [random_tokens(TARGET_V, n, seed=4).tolist() for n in (2, 6, 0)]
-    batch = PairBatch.from_ids(sources, targets, end=1)
-    assert batch.targets.tolist() == [token for target in targets for token in [*target, 1]]
+    batch = pair_batch(sources, targets, end=1)
+    real = batch.targets.flatten()[real_positions(batch)]
+    assert real.tolist() == [token for target in targets for token in [*target, 1]]
     results = []
     for some in (batch, widened(batch, 0, seed=7), widened(batch, 3, seed=8)):
-        logits = model(some.source, some.source_lengths, some.inputs, some.places)
-        loss = F.cross_entropy(logits, some.targets, reduction="sum")
+        positions = real_positions(some)
+        logits = model(some.source, some.lengths["source"], some.inputs, positions)
+        loss = F.cross_entropy(logits, some.targets.flatten()[positions], reduction="sum")
         results.append([loss, *gradients(loss, model)])
     alone = 0.0
     for source, target in zip(sources, targets, strict=True):

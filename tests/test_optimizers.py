@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SchedulerConfig, SGDConfig
 from seqexp.errors import UserError
 from seqexp.models.gpt import GPT
-from seqexp.training.optimizers import Optimizers, parameter_roles
+from seqexp.training.optimizers import Optimizers, freeze, trainable_parameters
 from seqexp.training.schedules import lr_factor
 
 NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
@@ -24,6 +26,14 @@ NO_SCALING = torch.amp.GradScaler("cpu", enabled=False)
 def tiny_gpt(**options: Any) -> GPT:
     torch.manual_seed(0)
     return GPT(**{"vocab_size": 11, "max_len": 8, "n_layer": 2, "n_head": 2, "n_embd": 8, **options})
+
+
+def parameter_roles(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters by role."""
+    roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "head", "matrix", "vector")}
+    for one in trainable_parameters(model):
+        roles[one.role].append(one.value)
+    return roles
 
 
 # Roles
@@ -55,6 +65,30 @@ def test_frozen_parameters_have_no_role() -> None:
     roles = parameter_roles(model)
     assert all(p.requires_grad for group in roles.values() for p in group)
     assert len([p for group in roles.values() for p in group]) == len(list(model.parameters())) - 1
+
+
+def test_freezing_by_patterns() -> None:
+    model = tiny_gpt(tie_embeddings=True, bias=True)
+    before = {name for name, _ in model.named_parameters()}
+    frozen = freeze(model, ["blocks.0.*", "*.norm?.bias", "embedding.weight"])
+    wanted = {
+        name for name in before
+        if name.startswith(("blocks.0.", "embedding.")) or (".norm" in name and name.endswith("bias"))
+    }  # fmt: skip
+    assert set(frozen) == wanted
+    assert len(frozen) == len(wanted), "named once, though two patterns match"
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == wanted
+    held = {id(one.value) for one in trainable_parameters(model)}
+    assert held == {id(p) for name, p in model.named_parameters() if name not in wanted}
+
+
+def test_patterns_that_match_nothing_or_everything() -> None:
+    with pytest.raises(UserError, match=r"trainer\.freeze: 'block\.\*' matches no parameter; there are"):
+        freeze(tiny_gpt(), ["block.*"])
+    with pytest.raises(UserError, match=r"leaves no parameter to train"):
+        freeze(tiny_gpt(), ["*"])
+    with pytest.raises(UserError, match=r"optimizer\.lr_scale: 'heads' matches no parameter"):
+        trainable_parameters(tiny_gpt(), {"heads": 2.0})
 
 
 CONFIGS = {
@@ -255,6 +289,40 @@ def test_a_loaded_state_goes_on_alike(name: str) -> None:
     step(other, later, 2)
     for key, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_first_steps_scale_with_the_factor_of_a_pattern(name: str) -> None:
+    """The last pattern that matches decides; what no pattern matches moves as without."""
+    scales = {"blocks.*": 0.5, "blocks.1.*": 0.1, "embedding.weight": 0.0}
+
+    def steps(lr_scale: dict[str, float]) -> dict[str, Tensor]:
+        model = tiny_gpt(bias=True, tie_embeddings=False).double()
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        optimizers = Optimizers(replace(CONFIGS[name], lr_scale=lr_scale), model)
+        held = [id(p) for part in optimizers.parts for group in part.param_groups for p in group["params"]]
+        assert sorted(held) == sorted(id(p) for p in model.parameters())
+        draw = torch.Generator().manual_seed(1)
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=draw, dtype=torch.float64)
+        optimizers.set_factor(0.7)
+        optimizers.step(NO_SCALING)
+        return {key: p.detach() - before[key] for key, p in model.named_parameters()}
+
+    plain, scaled = steps({}), steps(scales)
+    for key, step in plain.items():
+        factor = next((f for pattern, f in reversed(scales.items()) if fnmatch(key, pattern)), 1.0)
+        torch.testing.assert_close(scaled[key], factor * step, rtol=1e-6, atol=1e-12)
+        assert float(step.abs().max()) > 0
+
+
+def test_frozen_parameters_are_moved_by_no_optimizer() -> None:
+    for name, config in CONFIGS.items():
+        model = tiny_gpt(bias=True, tie_embeddings=False)
+        freeze(model, ["blocks.*"] if name != "muon" else ["blocks.0.*", "embedding*", "*head*"])
+        optimizers = Optimizers(config, model)
+        held = {id(p) for part in optimizers.parts for group in part.param_groups for p in group["params"]}
+        assert held == {id(p) for p in model.parameters() if p.requires_grad}
 
 
 # Schedules

@@ -3,17 +3,17 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Ran
 from hypothesis import given
 from hypothesis import strategies as st
-from small_trainer import evaluate_split
+from small_trainer import evaluate_split, token_batch
 from torch import Tensor
 
 from seqexp.config.data import ParityDataConfig
@@ -22,11 +22,12 @@ from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
 from seqexp.metrics.intervals import wilson
-from seqexp.tasks.base import Metric
+from seqexp.metrics.metric import Metric
 from seqexp.tasks.parity import Parity, hits
+from seqexp.tracking.run_folder import RunFolder
+from seqexp.training.checkpoint import Checkpoints
 
 Main = Callable[..., Ran]
-CPU = torch.device("cpu")
 
 # A run of a second: three units, short sequences, one thread.
 QUICK = (
@@ -78,7 +79,7 @@ def test_lengths_are_drawn_between_the_bounds() -> None:
     lengths = (batch.targets != IGNORE).sum(1)
     assert sorted(set(lengths.tolist())) == [3, 4, 5, 6, 7, 8]
     assert batch.count == int(lengths.sum())
-    assert batch.padded_targets
+    assert batch.padded
     for row, length in enumerate(lengths.tolist()):
         real, padding = batch.targets[row, :length], batch.targets[row, length:]
         assert torch.equal(real, batch.inputs[row, :length].cumsum(0) % 2)
@@ -104,7 +105,7 @@ def test_held_out_batches_are_all_sequences_once() -> None:
     data = make_data(seq_len=700, eval_sequences=300)
     rows = torch.cat([batch.inputs for batch in data.eval_batches("val")])
     assert torch.equal(rows, torch.from_numpy(data.held_out("val", 700, 300)))
-    assert data.eval_tokens("val") == rows.numel()
+    assert data.eval_count("val") == rows.numel()
 
 
 def test_the_curriculum_grows_when_the_loss_is_under_the_threshold() -> None:
@@ -145,7 +146,7 @@ class Fixed:
 def padded_batch() -> Batch:
     """Three sequences of 4, 2 and 3 bits."""
     bits = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0]])
-    return Batch.padded(bits, bits.cumsum(1) % 2, np.array([4, 2, 3]))
+    return Batch.of_targets(bits, bits.cumsum(1) % 2, np.array([4, 2, 3]))
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -164,11 +165,13 @@ def test_the_loss_is_a_sum_by_hand(full: bool, kind: str) -> None:
     output = task.loss(Fixed(logits), batch)
     assert task.count(batch) == count
     assert float(output.loss_sum) == float(output.nll_sum) == pytest.approx(expected, rel=1e-5)
-    # Without padding another path is taken.
-    whole = Batch(batch.inputs, batch.inputs.cumsum(1) % 2, 12)
-    same = replace(whole, targets=whole.targets.clone(), padded_targets=True)
-    first, second = (float(task.loss(Fixed(logits), b).loss_sum) for b in (whole, same))
-    assert first == pytest.approx(second, rel=1e-6)
+    # Without padding another path is taken: the same as of rows with one more column, which does not count.
+    whole = token_batch(batch.inputs, batch.inputs.cumsum(1) % 2)
+    wider = Batch.of_targets(*(F.pad(t, (0, 1)) for t in (whole.inputs, whole.targets)), np.full(3, 4))
+    assert (whole.padded, wider.padded) == (False, True)
+    garbage = torch.cat((logits, torch.full((3, 1), 9.0)), dim=1)
+    first = float(task.loss(Fixed(logits), whole).loss_sum)
+    assert first == pytest.approx(float(task.loss(Fixed(garbage), wider).loss_sum), rel=1e-6)
 
 
 def test_padding_changes_no_loss() -> None:
@@ -181,7 +184,7 @@ def test_padding_changes_no_loss() -> None:
     alone = 0.0
     for row, length in enumerate((4, 2, 3)):
         bits = batch.inputs[row : row + 1, :length]
-        alone += task.loss(model, Batch(bits, bits.cumsum(1) % 2, length)).loss_sum.item()
+        alone += task.loss(model, token_batch(bits, bits.cumsum(1) % 2)).loss_sum.item()
     assert task.loss(model, batch).loss_sum.item() == pytest.approx(alone, rel=1e-5)
 
 
@@ -213,9 +216,7 @@ class Oracle(torch.nn.Module):
 
 
 def judge(model: torch.nn.Module, data: ParityData) -> dict[str, Metric]:
-    from contextlib import nullcontext
-
-    return evaluate_split(Parity(ParityConfig()), model, data, "val", CPU, nullcontext)
+    return evaluate_split(Parity(ParityConfig()), model, data, "val")
 
 
 def test_an_oracle_a_liar_and_one_that_gives_up() -> None:
@@ -234,11 +235,9 @@ def test_an_oracle_a_liar_and_one_that_gives_up() -> None:
 
 
 def test_last_step_training_still_measures_every_step() -> None:
-    from contextlib import nullcontext
-
     task = Parity(ParityConfig(full_supervision=False))
     data = make_data(seq_len=20, eval_sequences=40)
-    found = evaluate_split(task, Oracle(15), data, "val", CPU, nullcontext)
+    found = evaluate_split(task, Oracle(15), data, "val")
     assert found["val/loss"].count == 40
     assert found["val/loss"].value == pytest.approx(10, rel=1e-3)
     assert found["val/accuracy"].value == 0.75
@@ -344,7 +343,7 @@ def test_a_transformer_takes_the_same_lab(run_main: Main) -> None:
     judged = run_main("eval", "run=latest", "device=cpu")
     result = json.loads(judged.out)
     assert [row["length"] for row in result["rows"]] == [4, 6]
-    assert result["left_out"] == ["not judged: lengths 12; the model's window is 10"]
+    assert result["skipped"] == ["not judged: lengths 12; the model's window is 10"]
     assert "not judged: lengths 12" in judged.err
     refused = run_main("eval", "run=latest", "data.lengths=[11]")
     assert refused.code == 2
@@ -448,9 +447,9 @@ def test_the_experiments_that_are_sweeps(run_main: Main, name: str) -> None:
         (("data.max_seq_len=5",), "data.max_seq_len=5 is below data.seq_len=6"),
         (
             ("task=language_modeling",),
-            "task=language_modeling does not go with data=parity; use task=parity.",
+            "task=language_modeling reads text, and data=parity gives bits; use task=parity, or data=text",
         ),
-        (("tokenizer=char",), "tokenizer=char cannot read data=parity; leave tokenizer= out."),
+        (("tokenizer=char",), "tokenizer=char cannot read data=parity, which gives bits; use tokenizer=bits"),
         (("task.loss=hinge",), "task.loss=hinge is not known; it must be one of bce, mse."),
         (("model=rnn", "model.activation=elu"), "it must be one of tanh, relu, sigmoid."),
         (("model.impl=torch",), "it must be one of fused, reference."),
@@ -480,7 +479,10 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
     ("words", "told"),
     [
         (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
-        (("eval", "data.path=x.txt"), "data.encoding are for runs on text"),
+        (
+            ("eval", "data.path=x.txt"),
+            "data.path=: the data of this run has no such setting",
+        ),
         (("eval", "data.lengths=[0]"), "data.lengths=0 is out of range"),
         (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
         (("eval", "data.lengths=[5001]", "data.sequences=10000"), "and the limit is 50,000,000"),
@@ -496,7 +498,10 @@ def test_mistakes_with_a_run(run_main: Main, run: Path, words: tuple[str, ...], 
 
 def test_eval_of_text_has_no_lengths(run_main: Main, tiny_run: Path) -> None:
     ran = run_main("eval", f"run={tiny_run}", "data.lengths=[10]")
-    assert (ran.code, "are for runs on parity" in ran.err) == (2, True)
+    assert (
+        ran.code,
+        "data.lengths=: the data of this run has no such setting; use data.path=" in ran.err,
+    ) == (2, True)
 
 
 def test_a_resumed_curriculum_is_the_same_to_the_bit(run_main: Main) -> None:
@@ -523,7 +528,7 @@ def test_a_resumed_curriculum_is_the_same_to_the_bit(run_main: Main) -> None:
     assert lengths[0] == 2
     assert lengths[19] < lengths[-1]
     assert (parts / "gradient_flow.jsonl").read_text() == (whole / "gradient_flow.jsonl").read_text()
-    states = [torch.load(run / "checkpoints/step_00000040.pt", weights_only=True) for run in (parts, whole)]
+    states = [Checkpoints(RunFolder(run)).load("40") for run in (parts, whole)]
     assert states[0]["data"] == states[1]["data"]
     for name, weight in states[0]["model"].items():
         assert torch.equal(weight, states[1]["model"][name]), name

@@ -15,8 +15,7 @@ import pytest
 import torch
 from conftest import TINY, Ran
 from filelock import FileLock
-from seqexp.training.nonfinite import NonFiniteLossError
-from small_trainer import fit, logged, make_config, make_trainer, weights
+from small_trainer import answer, fit, go_on, logged_steps, make_config, make_trainer, weights
 from torch import Tensor
 
 from seqexp.errors import UserError
@@ -24,6 +23,7 @@ from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.run_folder import RunFolder, read_metrics
 from seqexp.training.checkpoint import CheckpointError, Checkpoints
+from seqexp.training.hooks.nonfinite import NonFiniteLossError
 from seqexp.training.interrupt import StopRequest
 from seqexp.training.loop import Trainer
 
@@ -80,31 +80,34 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for() -> None:
 
 def test_the_newest_and_the_best_are_kept() -> None:
     Path("run").mkdir()
-    checkpoints = Checkpoints(RunFolder(Path("run")), keep_last=2, keep_best=2, best_is_max=True)
+    checkpoints = Checkpoints(RunFolder(Path("run")), keep_last=2, keep_best=2, mode="max")
     best = -math.inf
     for step, value in enumerate([3.0, 5.0, 4.0, math.nan, 1.0, 2.0], 1):
         checkpoints.save(step, {"model": {}})
         better = value > best
         best = value if better else best
         checkpoints.record_validation(step, value, better)
-    files = {file.name for file in Path("run/checkpoints").glob("*.pt")}
-    assert files == {f"step_{step:08d}.pt" for step in (2, 3, 5, 6)}
+    files = {file.name for file in Path("run/checkpoints").glob("step_*")}
+    assert files == {f"step_{step:08d}.{kind}" for step in (2, 3, 5, 6) for kind in ("pt", "safetensors")}
     assert [checkpoints.load(which)["step"] for which in ("best", "last", "3", "5")] == [2, 6, 3, 5]
 
 
-def test_two_hundred_flipped_bytes_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_two_hundred_flipped_bytes_are_found(ending: str) -> None:
     Path("run").mkdir()
     checkpoints = Checkpoints(RunFolder(Path("run")))
     for step in (1, 2):
         checkpoints.save(step, {"model": {"weight": torch.full((50,), float(step))}})
     checkpoints.wait()
-    file = checkpoints.folder / "step_00000002.pt"
-    whole = file.read_bytes()
+    file = checkpoints.folder / f"step_00000002.{ending}"
+    files = {other: other.read_bytes() for other in checkpoints.folder.glob("step_*")}
+    whole = files[file]
     draw = random.Random(0)
     for place in draw.sample(range(len(whole)), 200):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << draw.randrange(8)
-        file.write_bytes(bytes(damaged))
+        for other, data in files.items():
+            other.write_bytes(bytes(damaged) if other == file else data)
         with pytest.raises(UserError, match="is damaged"):
             Checkpoints(RunFolder(Path("run"))).load("last")
         again = Checkpoints(RunFolder(Path("run")))
@@ -112,7 +115,10 @@ def test_two_hundred_flipped_bytes_are_found(tmp_path: Path) -> None:
         checkpoints._write_index()
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_main: Main, book: Path) -> None:
+@pytest.mark.parametrize("kind", ["weights", "rest"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    run_main: Main, book: Path, kind: str
+) -> None:
     """It ends with the weights, moments and curves of a run that was never stopped."""
     words = (
         "train", "data=text", f"data.path={book}", *TINY, "model.dropout=0.1", "trainer.eval_every=4",
@@ -121,7 +127,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_main: Main, 
     assert run_main(*words, "trainer.max_steps=20", "name=whole").code == 0
     assert run_main(*words, "trainer.max_steps=20", "name=broken", "trainer.keep_last=3").code == 0
     whole, broken = only("outputs/train/whole/*"), only("outputs/train/broken/*")
-    newest = broken / "checkpoints" / read(broken / "checkpoints/index.json")["last"]["file"]
+    last = read(broken / "checkpoints/index.json")["last"]
+    newest = broken / "checkpoints" / (last["weights"]["model"] if kind == "weights" else last)["file"]
     newest.write_bytes(newest.read_bytes()[:-1000] + b"x" * 1000)
     ran = run_main("train", f"resume={broken}")
     assert ran.code == 0, ran.err
@@ -167,8 +174,12 @@ run()
 """
 
 
-def test_a_disk_that_is_full(book: Path) -> None:
-    """The checkpoint that does not fit ends the run with one message; the one before is good for going on."""
+@pytest.mark.parametrize("kind", ["weights", "rest"])
+def test_a_disk_that_is_full(book: Path, kind: str) -> None:
+    """The checkpoint that does not fit ends the run with one message; the one before is good for going on.
+
+    The weights are the smaller file, and written first.
+    """
     words = [
         "train", "data=text", f"data.path={book}", *TINY, "trainer.max_steps=12", "trainer.eval_every=4",
         "name=full",
@@ -177,7 +188,10 @@ def test_a_disk_that_is_full(book: Path) -> None:
     assert done.returncode == 0, done.stderr
     run = only("outputs/train/full/*")
     before = read(run / "checkpoints/index.json")["last"]
-    size = (run / "checkpoints" / before["file"]).stat().st_size
+    files = sorted(file.name for file in (run / "checkpoints").iterdir())
+    small = (run / "checkpoints" / before["weights"]["model"]["file"]).stat().st_size
+    size = small if kind == "weights" else (run / "checkpoints" / before["file"]).stat().st_size
+    assert size == small or size - 5000 > small
     more = ["train", f"resume={run}", "trainer.max_steps=20"]
     limited = subprocess.run(
         [sys.executable, "-c", LIMITED, str(size - 5000), *more], capture_output=True, text=True
@@ -187,7 +201,7 @@ def test_a_disk_that_is_full(book: Path) -> None:
     assert "a checkpoint cannot be written" in last
     assert before["file"] in last
     assert read(run / "checkpoints/index.json")["last"] == before
-    assert not list((run / "checkpoints").glob(".step*")), "nothing half-written"
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == files, "nothing half-written"
     assert read(run / "status.json")["status"] == "failed"
     again = subprocess.run([sys.executable, "-m", "seqexp", *more], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
@@ -298,8 +312,7 @@ def test_what_a_resume_changes_is_said(run_main: Main, tiny_run: Path) -> None:
 def test_patience_that_ended_when_the_process_was_killed(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the validation and its consequence, the run trains no further."""
     config = make_config(book, trainer={"max_steps": 20, "eval_every": 2, "patience": 1})
-    values = iter([1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": next(values)})
+    answer(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     trainer = make_trainer(config)
 
     def die(self: Trainer) -> bool:
@@ -309,9 +322,7 @@ def test_patience_that_ended_when_the_process_was_killed(book: Path, monkeypatch
         patch.setattr(Trainer, "_out_of_patience", lambda self: die(self) if self.step == 4 else False)
         with pytest.raises(MemoryError):
             fit(trainer)
-    again = make_trainer(config, "again")
-    again.run, again.checkpoints = trainer.run, Checkpoints(trainer.run)
-    again.load_state(again.checkpoints.load_newest())
+    again = go_on(trainer, config)
     assert fit(again) == "stopped early"
     assert again.step == 4
 
@@ -339,9 +350,9 @@ def bad_at(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, steps: set[int]) -
     """Let the loss of these steps be NaN, and its gradients."""
     loss = LanguageModeling.loss
 
-    def sick(self: LanguageModeling, model: Any, batch: Any) -> Any:
-        output = loss(self, model, batch)
-        if trainer.model.training and trainer.step in steps:
+    def sick(self: LanguageModeling, model: Any, batch: Any, *, training: bool = False) -> Any:
+        output = loss(self, model, batch, training=training)
+        if training and trainer.step in steps:
             output.loss_sum = output.loss_sum * math.nan
             output.nll_sum = output.nll_sum * math.nan
         return output
@@ -363,9 +374,9 @@ def test_a_batch_without_a_finite_loss(book: Path, monkeypatch: pytest.MonkeyPat
     assert trainer.nonfinite.skipped == [7]
     kept = torch.load("run/nonfinite/step_00000007.pt", weights_only=True)
     assert torch.equal(kept["inputs"], trainer.data.train_batch(7).inputs)
-    steps = list(logged(trainer, "train/loss"))
-    assert steps == list(range(1, 13)), "no step twice, none missing"
-    assert trainer.checkpoints.load("last")["left_out"] == [7]
+    for name, every in (("train/loss", range(1, 13)), ("val/loss", [5, 10, 12])):
+        assert logged_steps(trainer, name) == list(every), "no step twice, none missing"
+    assert trainer.checkpoints.load("last")["hooks"]["nonfinite"]["skipped"] == [7]
 
 
 def test_a_loss_that_stays_bad_ends_the_run(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,32 +394,3 @@ def test_a_stop_keeps_the_batch(book: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(NonFiniteLossError, match=r"step_00000005\.pt"):
         fit(trainer)
     assert Path("run/nonfinite/step_00000005.pt").is_file()
-
-
-# Runs of older versions
-
-
-OLD = sorted(Path(__file__).with_name("runs").glob("schema_*"))
-
-
-@pytest.mark.parametrize("old", OLD, ids=[run.name for run in OLD])
-def test_a_run_of_an_older_version(run_main: Main, old: Path) -> None:
-    """It is judged as it was then, writes, and goes on."""
-    run = Path("outputs/train/old/one")
-    shutil.copytree(old, run)
-    then = read(run / "result.json")["metrics"]["val/loss"]
-    judged = run_main("eval", f"run={run}", "split=val", "data.lengths=[8]", "device=cpu")
-    assert judged.code == 0, judged.err
-    assert json.loads(judged.out)["metrics"]["val/loss"] == pytest.approx(then, rel=1e-5)
-    assert run_main("generate", f"run={run}", "prompt=0110", "device=cpu").code == 0
-    gone_on = run_main("train", f"resume={run}", "trainer.max_steps=25")
-    assert gone_on.code == 0, gone_on.err
-    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [10, 10, 20, 20, 25, 25]
-    shown = json.loads(run_main("runs", "show", run, "--json").out)
-    assert (shown["status"], shown["model"]) == ("finished", "rnn")
-
-
-def test_there_is_a_run_of_each_version() -> None:
-    from seqexp.config.root import SCHEMA_VERSION
-
-    assert [run.name for run in OLD] == [f"schema_{n}" for n in range(1, SCHEMA_VERSION + 1)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainer import token_batch
 from torch import nn
 
 from seqexp.models.cells import Weights, gru_cell, lstm_cell, run_cell, vanilla_cell
@@ -242,13 +243,13 @@ def test_gradients_through_time_are_those_of_a_nudge(
     kind: type[RecurrentNetwork], options: dict[str, Any]
 ) -> None:
     """The norm of dL/dh_t by finite differences: a nudge of h_t, and what comes after it."""
+
     from seqexp.config.task import ParityConfig
-    from seqexp.data.batch import Batch
     from seqexp.tasks.parity import Parity
 
     model = make(kind, vocab_size=2, n_outputs=1, n_embd=0, hidden_size=3, **options).double()
     bits = torch.randint(0, 2, (2, 6))
-    batch = Batch(bits, bits.cumsum(1) % 2, bits.numel())
+    batch = token_batch(bits, bits.cumsum(1) % 2)
     task = Parity(ParityConfig(full_supervision=True))
     norms = gradient_flow(task, model, batch)["h"]
     cell, weights = model._cell(), model.weights(0)

@@ -9,30 +9,32 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from seqexp.training.nonfinite import NonFiniteLossError
-from small_trainer import evaluate_split, fit, logged, make_config, make_trainer, weights
+from small_trainer import (
+    answer,
+    evaluate_split,
+    fit,
+    go_on,
+    logged,
+    make_config,
+    make_trainer,
+    token_batch,
+    validated,
+    weights,
+)
 from torch import Tensor
 
 from seqexp.config.run import GenerationConfig
 from seqexp.config.task import LanguageModelingConfig
-from seqexp.data.batch import IGNORE, Batch
+from seqexp.data.batch import IGNORE
 from seqexp.decoding.text import generate_texts
 from seqexp.errors import UserError
+from seqexp.metrics.metric import MetricSpec
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.training.checkpoint import Checkpoints
+from seqexp.training.hooks.nonfinite import NonFiniteLossError
 from seqexp.training.loop import Trainer
 
 CPU = torch.device("cpu")
-
-
-def answer(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
-    """Let validations give these losses, one after the other."""
-    left = iter(values)
-    monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": next(left)})
-
-
-def no_autocast() -> Any:
-    return torch.autocast("cpu", enabled=False)
 
 
 # Learning
@@ -55,7 +57,7 @@ def test_a_tiny_corpus_is_memorised() -> None:
     losses = logged(trainer, "train/loss")
     assert losses[10] > 1
     assert losses[150] < 0.01
-    trained = evaluate_split(trainer.task, trainer.model, trainer.data, "train", CPU, no_autocast)
+    trained = evaluate_split(trainer.task, trainer.model, trainer.data, "train")
     assert trained["train/loss"].value < 0.01
     assert trained["train/perplexity"].value == pytest.approx(1, abs=0.01)
     generation = GenerationConfig(max_new_tokens=64, temperature=0)
@@ -93,7 +95,7 @@ def test_accumulated_pieces_of_unequal_counts_are_averaged_over_targets(book: Pa
     whole = trainer.data.train_batch(0)
     targets = whole.targets.clone()
     targets[0, 3:], targets[2, 10:] = IGNORE, IGNORE
-    padded = Batch(whole.inputs, targets, int((targets != IGNORE).sum()))
+    padded = token_batch(whole.inputs, targets)
     logits = trainer.model(padded.inputs).flatten(0, 1)
     F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE).backward()
     expected = torch.cat([(p - p.grad).detach().flatten() for p in trainer.model.parameters()])  # type: ignore[operator]
@@ -167,7 +169,7 @@ def test_whole_split_evaluation_is_a_loop_by_hand(
     assert len(losses) % 16 != 0
     trainer.model.train()
     state = torch.get_rng_state()
-    got = trainer.validate()
+    got = validated(trainer)
     assert trainer.model.training
     assert torch.equal(torch.get_rng_state(), state)
     loss = sum(losses) / len(losses)
@@ -184,7 +186,7 @@ def test_bits_per_character_of_bytes() -> None:
     cut = len(text) * 9 // 10
     numbers = list(text[:cut].encode())[-1:] + list(text[cut:].encode())
     losses = losses_by_hand(trainer.model.eval(), numbers, 16)
-    got = trainer.validate()
+    got = validated(trainer)
     assert len(losses) > len(text) - cut
     assert got["val/loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     expected = sum(losses) / math.log(2) / (len(text) - cut)
@@ -210,8 +212,9 @@ def test_label_smoothing_by_the_formula() -> None:
     """(1 - e) * nll + e * the mean over all classes of -log p (Szegedy et al. 2016), in training alone."""
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 5, requires_grad=True)
-    batch = Batch(torch.zeros(2, 3).long(), torch.tensor([[1, 2, IGNORE], [0, 4, 4]]), 5)
-    output = LanguageModeling(LanguageModelingConfig(label_smoothing=0.3)).loss(lambda _: logits, batch)
+    batch = token_batch(torch.zeros(2, 3).long(), torch.tensor([[1, 2, IGNORE], [0, 4, 4]]))
+    task = LanguageModeling(LanguageModelingConfig(label_smoothing=0.3))
+    output = task.loss(lambda _: logits, batch, training=True)
     logs = logits.detach().double().log_softmax(dim=-1)
     nll = smoothed = 0.0
     for row, place, target in [(0, 0, 1), (0, 1, 2), (1, 0, 0), (1, 1, 4), (1, 2, 4)]:
@@ -222,9 +225,9 @@ def test_label_smoothing_by_the_formula() -> None:
     assert smoothed != pytest.approx(nll, rel=1e-3)
     assert output.loss_sum.requires_grad
     assert not output.nll_sum.requires_grad
-    with torch.inference_mode():
-        judged = LanguageModeling(LanguageModelingConfig(label_smoothing=0.3)).loss(lambda _: logits, batch)
-    assert float(judged.loss_sum) == float(judged.nll_sum) == pytest.approx(nll, rel=1e-5)
+    # What decides is the argument, not whether gradients are recorded.
+    judged = task.loss(lambda _: logits, batch)
+    assert float(judged.loss_sum.detach()) == float(judged.nll_sum.detach()) == pytest.approx(nll, rel=1e-5)
 
 
 def test_label_smoothing_is_in_no_logged_loss(book: Path) -> None:
@@ -233,7 +236,7 @@ def test_label_smoothing_is_in_no_logged_loss(book: Path) -> None:
     for smoothing in (0.0, 0.5):
         config = make_config(book, task={"label_smoothing": smoothing}, trainer={"max_steps": 2})
         trainer = make_trainer(config, f"run{smoothing}")
-        first = trainer.validate()
+        first = validated(trainer)
         fit(trainer)
         rows.append((first, logged(trainer, "train/loss")))
     assert rows[0][0] == rows[1][0]
@@ -250,20 +253,27 @@ def test_the_best_is_never_overwritten_by_a_worse(book: Path, monkeypatch: pytes
     copies = {}
     record = Checkpoints.record_validation
 
-    def keep(self: Checkpoints, step: int, value: float, better: bool, stage: dict[str, Any]) -> None:
+    def files_of(checkpoints: Checkpoints, which: str) -> list[bytes]:
+        entry = checkpoints.index[which]
+        names = [entry["file"], entry["weights"]["model"]["file"]]
+        return [(checkpoints.folder / name).read_bytes() for name in names]
+
+    def keep(self: Checkpoints, step: int, *more: Any) -> None:
         self.wait()
-        copies[step] = (self.folder / self.index["last"]["file"]).read_bytes()
-        record(self, step, value, better, stage)
+        copies[step] = files_of(self, "last")
+        record(self, step, *more)
 
     monkeypatch.setattr(Checkpoints, "record_validation", keep)
     fit(trainer)
     checkpoints = Checkpoints(trainer.run)
     best = checkpoints.load("best")
     assert (best["step"], checkpoints.best_value) == (2, 2.0)
-    assert (trainer.run.checkpoints / checkpoints.index["best"]["file"]).read_bytes() == copies[2]
+    assert files_of(checkpoints, "best") == copies[2]
     assert checkpoints.load("last")["step"] == 6
     files = {file.name for file in trainer.run.checkpoints.iterdir()}
-    assert files == {"index.json", "step_00000002.pt", "step_00000006.pt"}
+    assert files == {"index.json"} | {
+        f"step_{step:08d}.{ending}" for step in (2, 6) for ending in ("pt", "safetensors")
+    }
 
 
 def test_the_best_is_of_its_step(book: Path) -> None:
@@ -279,7 +289,7 @@ def test_the_best_is_of_its_step(book: Path) -> None:
     state = checkpoints.load("best")
     assert (state["step"], checkpoints.best_value) == (best, losses[best])
     trainer.model.load_state_dict(state["model"])
-    assert trainer.validate()["val/loss"] == losses[best]
+    assert validated(trainer)["val/loss"] == losses[best]
 
 
 @pytest.mark.parametrize(
@@ -307,16 +317,32 @@ def test_patience(
     assert Checkpoints(trainer.run).load("last")["step"] == last
 
 
+class WithAccuracy(LanguageModeling):
+    """A task that declares a metric of which more is better, and one of which nothing is known."""
+
+    def __init__(self, config: LanguageModelingConfig) -> None:
+        super().__init__(config)
+        self.metrics = {
+            **self.metrics, "accuracy": MetricSpec("share", higher_is_better=True), "odd": MetricSpec(),
+        }  # fmt: skip
+
+
 def test_a_monitor_of_which_more_is_better(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = iter([0.1, 0.5, 0.3])
-    monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": 1.0, "val/accuracy": next(left)})
-    monkeypatch.setattr(LanguageModeling, "metric_names", ("loss", "accuracy"))  # as of other tasks
-    trainer = make_trainer(
-        make_config(book, trainer={"max_steps": 3, "eval_every": 1, "monitor": "val/accuracy"})
-    )
+    """The direction is what the task declares; the name says nothing."""
+    monkeypatch.setattr("small_trainer.LanguageModeling", WithAccuracy)
+    answer(monkeypatch, [0.1, 0.5, 0.3], "val/accuracy")
+    config = make_config(book, trainer={"max_steps": 3, "eval_every": 1, "monitor": "val/accuracy"})
+    trainer = make_trainer(config)
     fit(trainer)
     checkpoints = Checkpoints(trainer.run)
     assert (checkpoints.load("best")["step"], checkpoints.best_value) == (2, 0.5)
+    assert checkpoints.index["monitor"] == "val/accuracy"
+
+
+def test_a_monitor_whose_direction_is_not_declared(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("small_trainer.LanguageModeling", WithAccuracy)
+    with pytest.raises(UserError, match=r"val/odd.*does not declare.*use one of val/loss, .*val/accuracy"):
+        make_trainer(make_config(book, trainer={"monitor": "val/odd"}))
 
 
 def test_a_monitor_that_is_not_measured(book: Path) -> None:
@@ -373,7 +399,7 @@ def test_the_checkpoint_called_good_is_good(book: Path) -> None:
     assert named
     if named[1]:
         trainer.model.load_state_dict(Checkpoints(trainer.run).load(named[1])["model"])
-        assert math.isfinite(trainer.validate()["val/loss"]), str(raised.value)
+        assert math.isfinite(validated(trainer)["val/loss"]), str(raised.value)
 
 
 def test_a_checkpoint_is_saved_before_the_last_evaluation(
@@ -389,10 +415,7 @@ def test_a_checkpoint_is_saved_before_the_last_evaluation(
             fit(trainer)
     assert Checkpoints(trainer.run).load("last")["step"] == 4
     # Going on makes up for the evaluation without training any further.
-    again = make_trainer(make_config(book, trainer={"max_steps": 4, "eval_every": 100}), "again")
-    again.run = trainer.run
-    again.checkpoints = Checkpoints(trainer.run)
-    again.load_state(again.checkpoints.load("last"))
+    again = go_on(trainer, make_config(book, trainer={"max_steps": 4, "eval_every": 100}))
     assert fit(again) == "finished"
     assert (again.step, Checkpoints(trainer.run).index["best"]["step"]) == (4, 4)
     assert torch.equal(weights(again), weights(trainer))

@@ -17,8 +17,8 @@ from conftest import TINY_NMT, TINY_TRANSFORMER, Ran, make_pairs, write_pairs
 
 from seqexp.commands.build import load_trained_run
 from seqexp.config.run import DeviceConfig
-from seqexp.data.pair_batch import PairBatch
-from seqexp.data.parallel import divide
+from seqexp.data.pair_batch import pair_batch
+from seqexp.data.parallel import divide, pair_tokenizer
 from seqexp.data.phrasebook import phrasebook
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
@@ -108,9 +108,12 @@ def test_samples_have_references_and_a_picture(nmt_run: Path) -> None:
     ("words", "told"),
     [
         (("model=gpt", "data=phrasebook"), "model="),
-        (("model=gru", "data=phrasebook"), "model=gru cannot do task=translation"),
-        (("model=nmt", "data=text", "data.path=pairs.tsv"), "model=nmt cannot do task=language_modeling"),
-        (("model=nmt", "data=parity"), "model=nmt cannot do task=parity"),
+        (("model=gru", "data=phrasebook"), "model=gru is of kind causal, and task=translation"),
+        (
+            ("model=nmt", "data=text", "data.path=pairs.tsv"),
+            "kind encoder_decoder, and task=language_modeling",
+        ),
+        (("model=nmt", "data=parity"), "model=nmt is of kind encoder_decoder, and task=parity"),
         (("data=phrasebook", "tokenizer=byte"), "tokenizer=byte cannot read data=phrasebook"),
         (("data=phrasebook", "task.bleu=false", "trainer.monitor=val/bleu"), "trainer.monitor=val/bleu"),
         (("data=parallel",), "data.source_path=<file>"),
@@ -178,9 +181,8 @@ def test_batches_in_pieces_train_alike(run_main: Main, transformer_run: Path) ->
 
 def test_the_average_is_the_mean_of_the_weights_kept(run_main: Main, transformer_run: Path) -> None:
     """Its embeddings are tied to its output layer: they too are summed once."""
-    files = [transformer_run / f"checkpoints/step_{step:08d}.pt" for step in (6, 8, 10)]
-    states = [torch.load(file, weights_only=True)["model"] for file in files]
     checkpoints = Checkpoints(RunFolder(transformer_run))
+    states = [checkpoints.load(step)["model"] for step in ("6", "8", "10")]
     average = checkpoints.load("average")
     assert average["step"] == 10
     for name, weight in average["model"].items():
@@ -273,7 +275,8 @@ def test_the_report_of_eval(run_main: Main, nmt_run: Path) -> None:
         list(map(math.exp, losses))
     )
     assert report["by_length"] == [{"words": name, **bleu(some)} for name, some in expected.items() if some]
-    tokenizer = load_trained_run(RunFolder(nmt_run), "best", DeviceConfig(name="cpu", threads=1)).tokenizer
+    trained = load_trained_run(RunFolder(nmt_run), "best", DeviceConfig(name="cpu", threads=1))
+    tokenizer = pair_tokenizer(trained.preprocessor)
     tokens = [len(tokenizer.encode_target(target)) + 1 for target in references]
     weights = [sum(tokens[i] for i in some) for some in expected.values() if some]
     together = sum(map(math.prod, zip(weights, losses, strict=True))) / sum(tokens)
@@ -329,11 +332,12 @@ def test_parts_and_other_pairs(run_main: Main, nmt_run: Path) -> None:
         (("data.path=nowhere.tsv",), "nowhere.tsv is not a file"),
         (("data.path=other.tsv", "data.source_path=a", "data.target_path=b"), "were both given"),
         (("data.source_path=other.tsv",), "go together"),
-        (("data.lengths=[3]",), "are for runs on parity"),
+        (("data.lengths=[3]",), "data.lengths=: the data of this run has no such setting; use data.path="),
         (("ensemble=[LM]",), "has other tokenizers than"),
         (("ensemble=[nowhere]",), "ensemble=nowhere: there is no such folder"),
-        (("run=LM", "score=true"), "score= and ensemble= are for runs on translation"),
-        (("run=LM", "ensemble=[NMT]"), "score= and ensemble= are for runs on translation"),
+        (("run=LM", "score=true"), "score= is not available for the task of this run"),
+        (("run=LM", "ensemble=[NMT]"), "has other tokenizers than"),
+        (("run=LM", "ensemble=[LM]"), "ensemble= is not available for the task of this run"),
         (("generation.n_best=9",), "generation.n_best=9 is more than generation.beam_size"),
     ],
 )
@@ -370,12 +374,12 @@ def test_an_ensemble_gives_the_mean_probability(run_main: Main, nmt_run: Path, t
     cpu = DeviceConfig(name="cpu", precision="fp32", threads=1)
     runs = [load_trained_run(RunFolder(folder), "best", cpu) for folder in (nmt_run, transformer_run)]
     for row, (source, target) in zip(map(json.loads, ran.out.splitlines()), pairs, strict=True):
-        tokenizer = runs[0].tokenizer
-        batch = PairBatch.from_ids([tokenizer.encode_source(source)], [tokenizer.encode_target(target)], 0)
+        tokenizer = pair_tokenizer(runs[0].preprocessor)
+        batch = pair_batch([tokenizer.encode_source(source)], [tokenizer.encode_target(target)], 0)
         with torch.no_grad():
-            logits = [run.model(batch.source, batch.source_lengths, batch.inputs)[0] for run in runs]
+            logits = [run.model(batch.source, batch.lengths["source"], batch.inputs)[0] for run in runs]
         mean = sum(some.double().softmax(dim=1) for some in logits) / 2
-        each = [math.log(mean[place, token]) for place, token in enumerate(batch.targets.tolist())]
+        each = [math.log(mean[place, token]) for place, token in enumerate(batch.targets[0].tolist())]
         assert row["log_probability"] == pytest.approx(sum(each), rel=1e-5)
         assert row["tokens"] == len(each)
 
@@ -411,12 +415,12 @@ def test_a_run_goes_on_with_its_own_tokenizer_or_not_at_all(run_main: Main, nmt_
     shutil.copytree(nmt_run, folder)
     checkpoints = Checkpoints(RunFolder(folder))
     state = checkpoints.load("last")
-    words = state["tokenizer"]["state"]["source"]["state"]["words"]
+    words = state["preprocessor"]["tokenizers"]["source"]["state"]["words"]
     words[0], words[1] = words[1], words[0]
     checkpoints.save(state.pop("step"), state)
     ran = run_main("train", f"resume={folder}", "trainer.max_steps=1000")
     assert ran.code == 2
-    assert "tokenizer of this run" in ran.err
+    assert "the tokenizers of this run are not the ones" in ran.err
 
 
 def test_long_sentences_need_no_longer_table_of_positions(run_main: Main) -> None:

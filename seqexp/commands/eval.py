@@ -41,6 +41,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner
+    from seqexp.tasks.base import EvalOptions, Evaluation, Row
     from seqexp.tasks.views import evaluate_views
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.plots import save
@@ -85,12 +86,14 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         if scores is not None:
             _say(skipped)
             _print_scores(scores, folder)
-            return {}
-        rows = evaluate_views(
-            task, model, views, split, trained.device.autocast, config.generation, config.seed
-        )
-        # Of the length that the run was trained for, if that was judged.
-        main = next((row.evaluation for row in rows if row.main), rows[0].evaluation)
+            sums = task.sums(model, data, split, EvalOptions(trained.device.autocast))
+            rows = [Row({}, Evaluation(task.averages(sums, data, split)))]
+        else:
+            rows = evaluate_views(
+                task, model, views, split, trained.device.autocast, config.generation, config.seed
+            )
+        # Such as that of the length that the run was trained for; if it was not judged, the run has none.
+        main = next((row.evaluation for row in rows if row.main), Evaluation())
         found = {f"{split}/{name}": metric for name, metric in main.items()}
         exams: list[dict[str, Any]] = []
         if exam_runner:
@@ -119,9 +122,11 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             **described["splits"][split],
         }
         folder.write_result(result)
-        for name, figure in task.figures(trained.model, data, rows).items():
+        figures = {} if config.score else task.figures(trained.model, data, rows)
+        for name, figure in figures.items():
             save(figure, folder.subfolder("plots") / f"{name}.png")
-    _show(result, task.tables(main.details))
+    if not config.score:  # standard output holds the scores alone
+        _show(result, task.tables(main.details))
     return {name: metric.value for name, metric in found.items()}
 
 

@@ -1,6 +1,7 @@
 """A run that goes on: its own configuration under the overrides typed, and its last checkpoint."""
 
 import logging
+import re
 import sys
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,14 @@ def _word(key: str, value: Any) -> str:
         return f"{key}=[{','.join(quote(one) if isinstance(one, str) else str(one) for one in value)}]"
     if isinstance(value, dict):
         # Hydra's grammar has no quotes around the keys of a mapping, and takes new keys with ++ alone.
-        return f"++{key}={{{','.join(f'{name}:{one}' for name, one in value.items())}}}"
+        pairs = (f"{_escape(name)}:{one}" for name, one in value.items())
+        return f"++{key}={{{','.join(pairs)}}}"
     return f"{key}={value}"
+
+
+def _escape(name: str) -> str:
+    """A key of a mapping in Hydra's grammar."""
+    return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
 
 
 def find_unfinished(config: TrainConfig) -> "RunFolder | None":

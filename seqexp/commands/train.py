@@ -247,7 +247,7 @@ def _saved_preprocessor(run: "RunFolder") -> Any:
     from seqexp.data.preprocessor import Preprocessor
     from seqexp.training.checkpoint import Checkpoints
 
-    return Preprocessor.from_plain(Checkpoints(run).load("last").get("preprocessor"))
+    return Preprocessor.from_plain(Checkpoints(run).load_newest().get("preprocessor"))
 
 
 def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, data: Any) -> list[Any]:
@@ -366,6 +366,7 @@ def _conclude(
     if best is None:
         return
     details = best.get("metrics", {})
+    values = {name: finite(metric["value"]) for name, metric in details.items()}
     run.write_result(
         {
             "command": "train",
@@ -373,7 +374,8 @@ def _conclude(
             "checkpoint": "best",
             "step": best["step"],
             "split": "val",
-            "metrics": {name: finite(metric["value"]) for name, metric in details.items()},
+            # Checkpoints of schema 1 have the value of `trainer.monitor` alone.
+            "metrics": values or trainer.logged(best["step"]),
             # Unit, direction, count and interval of each.
             "details": {
                 name: {**metric, "value": finite(metric["value"])} for name, metric in details.items()

@@ -12,6 +12,7 @@ from seqexp.config.run import GenerationConfig
 from seqexp.data.lines import fold_all_spaces, fold_spaces
 from seqexp.data.pair_batch import pair_batch
 from seqexp.decoding.beam import BeamSearch, Hypothesis
+from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError
 from seqexp.tokenizers.pair import PairTokenizer
 
@@ -118,7 +119,8 @@ class Translator:
         batch = pair_batch(sources, [[] for _ in sources], end).to(self.device)
         longest = [self.tokenizer.longest_target(len(ids), self.config.max_length_ratio) for ids in sources]
         lengths = [len(ids) + 1 for ids in sources]
-        return self.search.search((batch.source, batch.lengths["source"]), lengths, longest)
+        with evaluation_mode(self.model):
+            return self.search.search((batch.source, batch.lengths["source"]), lengths, longest)
 
     def _finished(self, hypothesis: Hypothesis, sentence: str) -> Translated:
         source, target = self.tokenizer.source, self.tokenizer.target

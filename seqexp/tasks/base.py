@@ -263,6 +263,6 @@ class Task(ABC):
 
 
 def device_of(model: Any) -> torch.device:
-    """The device of a model's parameters."""
-    device: torch.device = next(iter(model.parameters())).device
-    return device
+    """The device of a model's parameters; without any, the CPU."""
+    first = next(iter(model.parameters()), None)
+    return torch.device("cpu") if first is None else first.device

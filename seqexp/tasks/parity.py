@@ -14,6 +14,7 @@ from seqexp.data.base import Data
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.parity import ParityData, running_parity
 from seqexp.data.preprocessor import Preprocessor
+from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError
 from seqexp.metrics.intervals import clustered_wilson, wilson
 from seqexp.metrics.metric import Metric, MetricSpec
@@ -209,7 +210,7 @@ def hits(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 def answer(model: torch.nn.Module, bits: Tensor) -> tuple[str, dict[str, Any]]:
     """Bits (T,), truth, prediction and mistakes, one under the other, and the same as values."""
-    with torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         device = next(model.parameters()).device
         logits = model(bits[None].to(device))[0, :, 0].float().cpu()
     truth = torch.from_numpy(running_parity(bits.numpy()))

@@ -19,6 +19,7 @@ from seqexp.data.lines import fold_spaces
 from seqexp.data.parallel import ParallelData, pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
+from seqexp.decoding.sampling import evaluation_mode
 from seqexp.decoding.translation import Translated, Translator
 from seqexp.metrics.bleu import corpus_scores
 from seqexp.metrics.metric import Metric, MetricSpec
@@ -246,32 +247,29 @@ def translate_pairs(translator: Translator, pairs: list[tuple[str, str]]) -> tup
     texts: dict[str, str] = {}
     notes = []
     progress = tqdm(total=len(sources), desc="translating", unit="sent", delay=2, leave=False, disable=None)
-    was_training = translator.model.training
-    translator.model.eval()
     with progress:
         for number, found, note in translator.translate(sources):
             texts[sources[number]] = found[0].text
             if note:
                 notes.append(f"{sources[number][:60]!r}: {note}")
             progress.update(1)
-    translator.model.train(was_training)
     return [texts[source] for source, _ in pairs], notes
 
 
-@torch.inference_mode()
 def _log_probabilities(model: Any, data: ParallelData, split: str) -> list[float]:
     """log p(target, end | source) of each pair in nats, in fp32, in the order of the pairs."""
     found = [0.0] * len(data.splits[split].pairs)
-    for members, batch in data.numbered_batches(split):
-        batch = batch.to(device_of(model))
-        positions = real_positions(batch)
-        logits = model(batch.source, batch.lengths["source"], batch.inputs, positions).float()
-        targets = batch.targets.flatten()[positions]
-        each = logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
-        rows = positions.div(batch.targets.shape[1], rounding_mode="floor")
-        sums: list[float] = each.new_zeros(len(batch)).index_add(0, rows, each).tolist()
-        for number, value in zip(members, sums, strict=True):
-            found[number] = value
+    with evaluation_mode(model), torch.inference_mode():
+        for members, batch in data.numbered_batches(split):
+            batch = batch.to(device_of(model))
+            positions = real_positions(batch)
+            logits = model(batch.source, batch.lengths["source"], batch.inputs, positions).float()
+            targets = batch.targets.flatten()[positions]
+            each = logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+            rows = positions.div(batch.targets.shape[1], rounding_mode="floor")
+            sums: list[float] = each.new_zeros(len(batch)).index_add(0, rows, each).tolist()
+            for number, value in zip(members, sums, strict=True):
+                found[number] = value
     return found
 
 

@@ -96,14 +96,18 @@ class Checkpoints:
         stem = f"step_{step:08d}"
         weights, rest = _take_weights(snapshot)
         last: dict[str, Any] = {"step": step, "file": f"{stem}.pt", "weights": {}}
-        for name, tensors in weights.items():
-            file = f"{stem}.safetensors" if name == "model" else f"{stem}.{name}.safetensors"
-            sha256 = _save_weights(tensors, self.folder / file)
-            last["weights"][name] = {"file": file, "sha256": sha256}
-        last["sha256"] = _save_atomically(rest, self.folder / last["file"])
-        before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
-        kept = {**self.index, "last": last, "recent": [*before, last][-self.keep_last :]}
-        write_json(self.folder / "index.json", kept)
+        try:
+            for name, tensors in weights.items():
+                file = f"{stem}.safetensors" if name == "model" else f"{stem}.{name}.safetensors"
+                sha256 = _save_weights(tensors, self.folder / file)
+                last["weights"][name] = {"file": file, "sha256": sha256}
+            last["sha256"] = _save_atomically(rest, self.folder / last["file"])
+            before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
+            kept = {**self.index, "last": last, "recent": [*before, last][-self.keep_last :]}
+            write_json(self.folder / "index.json", kept)
+        except OSError:
+            self._remove_others()  # its first files would take the room of the next attempt
+            raise
         # Only now: what the index says is on the disk.
         self.index = kept
         self._remove_others()
@@ -154,13 +158,15 @@ class Checkpoints:
         Used when a run goes on with another `monitor`.
         """
         self.wait()
-        entries = [*self.index.get("top", []), *self.index.get("recent", []), *self._named().values()]
-        measured = {
-            entry["step"]: {"stage": None, **entry, "value": values[entry["step"]]}
-            for entry in entries
-            if entry["step"] in values
-        }
-        ranked = self._ranked(list(measured.values()))
+        measured: dict[int, dict[str, Any]] = {}
+        named = self._named()
+        for entry in [*named.values(), *self.index.get("recent", []), *self.index.get("top", [])]:
+            step = entry["step"]
+            if step in values:
+                # The same checkpoint may stand in several places, and only some tell how it was validated.
+                measured[step] = {"stage": None, **measured.get(step, {}), **entry, "value": values[step]}
+        newest = measured[max(measured)]["stage"] if measured else None
+        ranked = self._ranked([entry for entry in measured.values() if entry["stage"] == newest])
         for key in ("best", "top"):
             self.index.pop(key, None)
         if ranked:
@@ -436,7 +442,9 @@ def _put_weights(state: dict[str, Any], weights: dict[str, dict[str, torch.Tenso
     if not isinstance(tied, dict):
         tied = {}
     for tensors in weights.values():
-        tensors |= {name: tensors[same] for name, same in tied.items() if same in tensors}
+        tensors |= {
+            name: tensors[same] for name, same in tied.items() if isinstance(same, str) and same in tensors
+        }
     if "model" in weights:
         state = {**state, "model": weights["model"]}
     hooks = state.get("hooks")

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from seqexp import registry
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.data.base import Data
+from seqexp.data.batch import Batch
 from seqexp.errors import UserError
 from seqexp.metrics.metric import Metric, better, check_monitor
 from seqexp.tasks.base import EvalOptions, Task
 from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.progress import Progress
-from seqexp.tracking.run_folder import RunFolder, read_metrics
+from seqexp.tracking.run_folder import RunFolder, read_numbers
 from seqexp.training.checkpoint import (
     MISFIT,
     CheckpointError,
@@ -272,12 +273,20 @@ class Trainer:
         )  # fmt: skip
         self.optimizers.set_factor(factor)
         self.lr = factor * self.config.optimizer.lr
-        if self.step in self.nonfinite.skipped:
-            self.step += 1
-            return
         batch = self.data.train_batch(self.step)
         for hook in self.hooks:
             hook.before_step(self, batch)
+        if self.step in self.nonfinite.skipped:
+            zero = torch.zeros((), device=self.device.torch)
+            update = Update(batch, 0, zero, zero, zero.bool(), skipped=True)
+        else:
+            update = self._update(batch)
+        self.step += 1
+        for hook in self.hooks:
+            hook.after_step(self, update)
+
+    def _update(self, batch: Batch) -> Update:
+        """Gradients and, unless a hook objects, the step of the optimizers."""
         update = self._backward(batch)
         answers = [hook.before_update(self, update) for hook in self.hooks]
         update.skipped = not all(answers)
@@ -293,11 +302,9 @@ class Trainer:
             self.optimizers.step(self.scaler)
             self.scaler.update()
         self.optimizers.zero_grad()
-        self.step += 1
-        for hook in self.hooks:
-            hook.after_step(self, update)
+        return update
 
-    def _backward(self, batch: Any) -> Update:
+    def _backward(self, batch: Batch) -> Update:
         """Gradients of the mean loss of a batch, in `trainer.accumulate` micro-batches."""
         count = self.task.count(batch)
         nll = torch.zeros((), device=self.device.torch)
@@ -389,15 +396,21 @@ class Trainer:
         missing = {name: spec.of(math.nan, 0) for name, spec in self.declared.items() if name not in results}
         return {**results, **missing}
 
+    def logged(self, step: int) -> dict[str, float]:
+        """The validation of a step as it was logged."""
+        rows = [row for row in read_numbers(self.run.metrics_file) if row["step"] == step]
+        return {name: row[name] for row in rows for name in self.declared if name in row}
+
     def monitor_again(self) -> None:
         """After a resume with another `trainer.monitor`: find the best of the kept checkpoints by it."""
         before = self.checkpoints.monitored
         if before in (None, self.settings.monitor):
             return
+        validated = self.checkpoints.index.get("validated", -1)
         values = {
-            row["step"]: row[self.settings.monitor]
-            for row in read_metrics(self.run.metrics_file)
-            if row.get(self.settings.monitor) is not None
+            int(row["step"]): row[self.settings.monitor]
+            for row in read_numbers(self.run.metrics_file)
+            if row["step"] <= validated and self.settings.monitor in row
         }
         best = self.checkpoints.rank_again(values)
         found = f"step {best['step']} ({best['value']:.4g})" if best else "none is kept yet"

@@ -43,7 +43,7 @@ class EMA(Hook):
 
     def load_state(self, state: dict[str, Any], trainer: "Trainer") -> None:
         """A run that had no average begins one with the weights of the checkpoint."""
-        weights = state.get("weights") or trainer.model.state_dict()
+        weights = state["weights"] if state else trainer.model.state_dict()
         refuse_misfit("ema", self.average.module.state_dict(), weights)
         self.average.module.load_state_dict(weights)
         self.average.n_averaged.fill_(state.get("averaged", 1))
