@@ -29,6 +29,7 @@ class TextDataConfig:
     """
 
     EXAMPLES: ClassVar = "text"
+    ADDED: ClassVar = {"val_path": None, "test_path": None}
 
     name: str = MISSING
     path: str | None = None
@@ -139,6 +140,9 @@ class ParallelDataConfig:
 
     EXAMPLES: ClassVar = "pairs"
     TOKENIZES: ClassVar = "sentences"
+    ADDED: ClassVar = dict.fromkeys(
+        f"{split}_{kind}path" for split in ("val", "test") for kind in ("", "source_", "target_")
+    )
 
     name: str = MISSING
     path: str | None = None
