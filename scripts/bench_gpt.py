@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 
 from seqexp.config.data import TextDataConfig
-from seqexp.config.model import GPTConfig
 from seqexp.config.optimizer import AdamConfig, SchedulerConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
@@ -32,6 +31,7 @@ from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.text import TextData
 from seqexp.decoding.sampling import sample
 from seqexp.models.gpt import GPT
+from seqexp.models.gpt_options import GPTConfig
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.progress import Progress

@@ -2,9 +2,9 @@
 
     python scripts/compare_checkouts.py OLD NEW [--steps 200] [--only gpt,lstm]
 
-OLD and NEW are folders with a checkout of this project; both run with this Python, one thread, fp32 and seed 1.
-A reference text is named with --text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on text are
-skipped, and this is said. Exit code 1 if any loss differs.
+OLD and NEW are folders with a checkout of this project; both run with this Python, one thread, fp32 and seed
+1. A reference text is named with --text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on
+text are skipped, and this is said. Exit code 1 if any loss differs.
 """
 
 import argparse

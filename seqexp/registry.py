@@ -22,13 +22,13 @@ class Entry:
 
 ENTRIES: dict[str, dict[str, Entry]] = {
     "model": {
-        "gpt": Entry("seqexp.models.gpt:GPT", "seqexp.config.model:GPTConfig"),
-        "rnn": Entry("seqexp.models.rnn:RNN", "seqexp.config.model:RNNConfig"),
-        "lstm": Entry("seqexp.models.rnn:LSTM", "seqexp.config.model:LSTMConfig"),
-        "gru": Entry("seqexp.models.rnn:GRU", "seqexp.config.model:RecurrentConfig"),
-        "nmt": Entry("seqexp.models.nmt:NMT", "seqexp.config.model:NMTConfig"),
+        "gpt": Entry("seqexp.models.gpt:GPT", "seqexp.models.gpt_options:GPTConfig"),
+        "rnn": Entry("seqexp.models.rnn:RNN", "seqexp.models.rnn_options:RNNConfig"),
+        "lstm": Entry("seqexp.models.rnn:LSTM", "seqexp.models.rnn_options:LSTMConfig"),
+        "gru": Entry("seqexp.models.rnn:GRU", "seqexp.models.rnn_options:RecurrentConfig"),
+        "nmt": Entry("seqexp.models.nmt:NMT", "seqexp.models.nmt_options:NMTConfig"),
         "transformer": Entry(
-            "seqexp.models.transformer:Transformer", "seqexp.config.model:TransformerConfig"
+            "seqexp.models.transformer:Transformer", "seqexp.models.transformer_options:TransformerConfig"
         ),
     },
     "data": {

@@ -12,7 +12,6 @@ from torch import Tensor
 from seqexp import registry
 from seqexp.commands.build import build_model
 from seqexp.config.data import OwnTextConfig
-from seqexp.config.model import GPTConfig
 from seqexp.config.optimizer import AdamConfig, SGDConfig
 from seqexp.config.root import SweepConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
@@ -21,6 +20,7 @@ from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.base import Data
 from seqexp.data.text import TextData
 from seqexp.metrics.metric import Metric
+from seqexp.models.gpt_options import GPTConfig
 from seqexp.tasks.base import EvalOptions, Task
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tracking.metrics import MetricsLog

@@ -50,9 +50,9 @@ class Markov:
         self.logits = torch.randn(5, 24, vocab_size, vocab_size, generator=draw) * spread
         self.looks = torch.rand(vocab_size, 16, generator=draw)
 
-    def __call__(self, source: Tensor, lengths: Tensor, inputs: Tensor, places: Any = None) -> Tensor:
+    def __call__(self, source: Tensor, lengths: Tensor, inputs: Tensor, positions: Any = None) -> Tensor:
         logits = self.logits[source[:, :1], torch.arange(inputs.shape[1]), inputs]
-        return logits if places is None else logits.flatten(0, 1)[places]
+        return logits if positions is None else logits.flatten(0, 1)[positions]
 
     def start(self, context: tuple[Tensor, Tensor]) -> Seen:
         self.S = context[0].shape[1]

@@ -489,7 +489,7 @@ def test_a_bug_keeps_its_traceback(
     (tmp_path / "extra/model").mkdir(parents=True)
     (tmp_path / "extra/model/broken.yaml").write_text("defaults: [base_broken]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    entry = registry.Entry("broken_model:Broken", "seqexp.config.model:GPTConfig")
+    entry = registry.Entry("broken_model:Broken", "seqexp.models.gpt_options:GPTConfig")
     monkeypatch.setitem(registry.ENTRIES["model"], "broken", entry)
     ran = run_main(
         "train", "--config-dir", "extra", "data=text", f"data.path={book}", "debug=fast", "model=broken",

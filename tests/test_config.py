@@ -3,6 +3,7 @@
 import ast
 import copy
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -336,7 +337,9 @@ def test_a_room_imports_only_from_rooms_below(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("models/")])
 def test_a_model_file_stands_alone(name: str) -> None:
-    """It can be copied into a notebook: torch, the standard library and its neighbours, nothing else."""
+    """It can be copied into a notebook; options do not import torch, and models do not import options."""
+    options = name.endswith("options.py")
+    allowed = {"omegaconf", "seqexp.config.checks"} if options else {"torch"}
     for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -346,9 +349,40 @@ def test_a_model_file_stands_alone(name: str) -> None:
             continue
         for module in modules:
             if module.startswith("seqexp.models."):
+                assert module.endswith("options") == options, module
                 continue
-            top = module.split(".")[0]
-            assert top in {"torch", "numpy"} | set(sys.stdlib_module_names), module
+            assert {module, module.split(".")[0]} & (allowed | set(sys.stdlib_module_names)), module
+
+
+def test_a_student_copies_gpt_and_layers(tmp_path: Path) -> None:
+    """The two files alone train a step in a notebook's folder: nothing else of the package is needed."""
+    (tmp_path / "seqexp/models").mkdir(parents=True)
+    for name in ("gpt.py", "layers.py"):
+        (tmp_path / "seqexp/models" / name).write_text((PACKAGE / "models" / name).read_text())
+    program = (
+        "import torch; from seqexp.models.gpt import GPT\n"
+        "model = GPT(vocab_size=7, max_len=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)\n"
+        "model(torch.zeros(2, 8, dtype=torch.long)).sum().backward()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_model_says_its_kind() -> None:
+    kinds = {name: registry.load_schema("model", name).KIND for name in registry.ENTRIES["model"]}
+    assert kinds == {
+        "gpt": "causal", "rnn": "causal", "lstm": "causal", "gru": "causal",
+        "nmt": "encoder_decoder", "transformer": "encoder_decoder",
+    }  # fmt: skip
+
+
+def test_a_saved_translator_without_impl_is_read_as_fused() -> None:
+    """Runs from before the option existed."""
+    values = saved("data=phrasebook", "model=nmt")
+    del values["model"]["impl"]
+    assert from_plain(values, "config.yaml").model.impl == "fused"
 
 
 def test_the_command_modules_import_little_at_the_top() -> None:

@@ -17,7 +17,8 @@ from seqexp.config.run import GenerationConfig
 from seqexp.decoding.sampling import draw, filter_logits, sample
 from seqexp.decoding.text import generate_texts, prompt_ids
 from seqexp.errors import UserError
-from seqexp.models.gpt import GPT, window_start
+from seqexp.models.gpt import GPT
+from seqexp.models.layers import window_start
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.byte import ByteTokenizer
 from seqexp.tokenizers.char import CharTokenizer

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqexp.models.gpt import GPT, CausalSelfAttention, dropout, rotary_angles, rotate, sinusoidal_positions
+from seqexp.models.gpt import GPT, CausalSelfAttention
+from seqexp.models.layers import dropout, rotary_angles, rotate, sinusoidal_positions
 
 POSITIONS = ("learned", "sinusoidal", "rotary")
 

@@ -1,6 +1,7 @@
 """Translation models: against their papers' equations, torch's own layers, and recomputing by hand."""
 
 import cmath
+import itertools
 import math
 from typing import Any
 
@@ -22,8 +23,11 @@ from translation_models import (
 )
 
 from seqexp.models.attention import make_attention
-from seqexp.models.fused import GRURecurrence
-from seqexp.models.nmt import NMT, TORCH_LAYERS, RecurrentLayer
+from seqexp.models.cells import CELLS as CELL_EQUATIONS
+from seqexp.models.cells import Weights
+from seqexp.models.fused import GRURecurrence, fused_step
+from seqexp.models.nmt import NMT
+from seqexp.models.recurrent_layer import TORCH_LAYERS, RecurrentLayer
 from seqexp.models.step_linear import StepLinear
 from seqexp.models.transformer import Transformer
 
@@ -238,9 +242,10 @@ def test_a_recurrent_model_is_its_equations(options: dict[str, Any]) -> None:
             close(state.attention, torch.stack(seen, dim=1))
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
 @every_nmt
-def test_bf16_products_keep_full_states(options: dict[str, Any]) -> None:
-    model = make_nmt(torch.float32, **options)
+def test_bf16_products_keep_full_states(options: dict[str, Any], impl: str) -> None:
+    model = make_nmt(torch.float32, **options, impl=impl)
     source, lengths, inputs = sentences()
     exact = model(source, lengths, inputs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -255,6 +260,65 @@ def test_bf16_products_keep_full_states(options: dict[str, Any]) -> None:
         for out in (rough, exact)
     )
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.995
+
+
+@every_nmt
+def test_both_implementations_agree(options: dict[str, Any]) -> None:
+    """Logits, attention, states and the gradients of all parameters."""
+    source, lengths, inputs = sentences()
+    directions = (False,) if options["attention"] == "dot" else (False, True)
+    for bidirectional, reverse_source in itertools.product(directions, (False, True)):
+        sizes = {**options, "bidirectional": bidirectional, "reverse_source": reverse_source}
+        results = []
+        for impl in ("fused", "reference"):
+            model = make_nmt(**sizes, impl=impl)
+            logits = model(source, lengths, inputs)
+            _, state = model.step(inputs, model.start((source, lengths)))
+            results.append([logits, *gradients((logits**2).sum(), model), state.layers])
+            results[-1] += [state.fed] if model.input_feeding else []
+            results[-1] += [] if state.attention is None else [state.attention]
+        close(results[1], results[0])
+
+
+def test_the_reference_computes_with_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tuned form runs: without them it still gives its logits."""
+    source, lengths, inputs = sentences()
+    for cell in CELLS:
+        model = make_nmt(cell=cell, impl="reference")
+        expected = model(source, lengths, inputs)
+        with monkeypatch.context() as patch:
+            for name in ("forward", "read", "gates", "step"):
+                patch.delattr(RecurrentLayer, name)
+            assert torch.equal(model(source, lengths, inputs), expected)
+
+
+def test_dropout_reaches_both_implementations() -> None:
+    """Between layers, and of embeddings and outputs: the mean over many masks is the same."""
+    source, lengths, inputs = sentences()
+    means = []
+    for impl in ("fused", "reference"):
+        model = make_nmt(impl=impl, dropout=0.3, n_layer=2).train()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            draws = torch.stack([model(source, lengths, inputs) for _ in range(400)])
+        means.append((draws.mean(dim=0), draws.std(dim=0)))
+    (fused, spread), (reference, other) = means
+    assert ((fused - reference).abs() < 6 * spread * math.sqrt(2 / 400)).all()
+    close(other.mean(), spread.mean(), 0.05)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_fused_step_is_the_cells_equation(cell: str) -> None:
+    torch.manual_seed(0)
+    layer = wild(RecurrentLayer(cell, 3, 5))
+    W_ih, W_hh, b_ih, b_hh = layer.weights
+    x = torch.randn(4, 3, dtype=torch.float64)
+    state = tuple(torch.randn(4, 5, dtype=torch.float64) for _ in layer.zero_state(4))
+    fused = fused_step(cell, x @ W_ih.t() + b_ih, state[0] @ W_hh.t() + b_hh, state)
+    two_biases = cell == "gru"
+    weights = Weights(W_ih.t(), W_hh.t(), b_ih, b_hh) if two_biases else None
+    close(fused, CELL_EQUATIONS[cell](x, state, weights or Weights(W_ih.t(), W_hh.t(), b_ih, b_ih + b_hh)))
+    close(fused, layer.cell_step(x, state))
 
 
 # The Transformer, of torch's layers

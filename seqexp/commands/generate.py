@@ -120,7 +120,7 @@ def _recorded(
 
 
 class _Writer:
-    """Prints predictions, or writes them to `output`, in the order of their inputs; keeps all in the folder."""
+    """Prints predictions in the order of their inputs, or writes them to `output`; keeps a record."""
 
     def __init__(
         self, config: GenerateConfig, task: "Task", folder: "RunFolder", lines: list[Line] | None

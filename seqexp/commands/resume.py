@@ -127,8 +127,8 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
     state = trainer.checkpoints.load_newest()
     if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(
-            "the tokenizers of this run are not the ones that its training split gives now, perhaps because of "
-            "another version of a library (see versions in manifest.json); start a new run."
+            "the tokenizers of this run are not the ones that its training split gives now, perhaps because "
+            "of another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
     saved = run.read_config()

@@ -1,7 +1,8 @@
 """Options of the data sets.
 
-A data set's dataclass declares, as class variables, `EXAMPLES` (the kind of its examples: ``text``, ``pairs``, ``bits``,
-…, which a task reads) and `TOKENIZES` (what its tokenizers must read: ``text``, the default, ``sentences`` or ``bits``).
+A data set's dataclass declares, as class variables, `EXAMPLES` (the kind of its examples: ``text``,
+``pairs``, ``bits``, …, which a task reads) and `TOKENIZES` (what its tokenizers must read: ``text``, the
+default, ``sentences`` or ``bits``).
 """
 
 from dataclasses import dataclass, field, fields

@@ -20,7 +20,7 @@ def without_effect(config: TrainConfig) -> list[str]:
     steps, warmup = config.trainer.max_steps, config.scheduler.warmup_steps
     if steps and warmup >= steps:
         notes.append(
-            f"scheduler.warmup_steps={warmup} is not shorter than trainer.max_steps={steps}: the learning rate "
+            f"scheduler.warmup_steps={warmup} is not shorter than trainer.max_steps={steps}: the rate "
             f"does not reach optimizer.lr={config.optimizer.lr:g}"
         )
     return notes

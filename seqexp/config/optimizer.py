@@ -1,7 +1,7 @@
 """Options of optimizers and learning-rate schedules."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -21,6 +21,8 @@ class OptimizerConfig:
     `weight_decay` applies to matrices and embeddings, not to norms and biases. `lr_scale` maps patterns of
     parameter names, such as ``embedding.*``, to factors of the learning rate.
     """
+
+    ADDED: ClassVar[dict[str, Any]] = {"lr_scale": {}}
 
     name: str = MISSING
     lr: float = 1e-3

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -38,8 +39,19 @@ def user_conf_dir() -> Path | None:
     return folder
 
 
+# The window of a model over data that does not say how long its examples are, in tokens.
+DEFAULT_WINDOW = 512
+
+
+def window(*, _root_: Any) -> int:
+    """The answer to ``${window:}``: the length of the data's examples."""
+    data = _root_.get("data") or {}
+    return data.get("seq_len") or data.get("max_seq_len") or DEFAULT_WINDOW
+
+
 def register_schemas() -> None:
     """Put every dataclass where a YAML file can say ``defaults: [base_<name>]``."""
+    OmegaConf.register_new_resolver("window", window, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_eval", node=EvalConfig)

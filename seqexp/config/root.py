@@ -22,13 +22,6 @@ from seqexp.quoting import escape_interpolation
 SCHEMA_VERSION = 2
 
 SEED_LIMIT = 2**63
-# Settings that schema 1 did not have, with their defaults: (group or none, key, default).
-NEW_SETTINGS: tuple[tuple[str, str, Any], ...] = (
-    ("", "init_from", None),
-    ("trainer", "freeze", []),
-    ("trainer", "ema_decay", None),
-    ("optimizer", "lr_scale", {}),
-)
 
 
 def _check_common(seed: int, name: str) -> None:
@@ -68,15 +61,16 @@ def check_compatible(model: Any, task: Any, data: Any, tokenizer: Any) -> None:
     examples, kind = getattr(data, "EXAMPLES", None), getattr(model, "KIND", None)
     reads, accepts = getattr(task, "READS", None), getattr(task, "ACCEPTS", None)
     if examples is not None and reads is not None and examples not in reads:
-        fitting = _named("task", lambda schema: examples in getattr(schema, "READS", (examples,)))
+        tasks = _named("task", lambda schema: examples in getattr(schema, "READS", (examples,)))
+        sets = _named("data", lambda schema: getattr(schema, "EXAMPLES", None) in reads)
         raise UserError(
             f"task={task.name} reads {' or '.join(reads)}, and data={data.name} gives {examples}; use "
-            f"task={fitting}, or data={_named('data', lambda schema: getattr(schema, 'EXAMPLES', None) in reads)}."
+            f"task={tasks}, or data={sets}."
         )
     if kind is not None and accepts is not None and kind not in accepts:
         raise UserError(
-            f"model={model.name} is of kind {kind}, and task={task.name}, which data={data.name} is for, accepts "
-            f"{' or '.join(accepts)}; use "
+            f"model={model.name} is of kind {kind}, and task={task.name}, which data={data.name} is for, "
+            f"accepts {' or '.join(accepts)}; use "
             f"model={_named('model', lambda schema: getattr(schema, 'KIND', None) in accepts)}."
         )
     tokenizes, readable = getattr(data, "TOKENIZES", "text"), getattr(tokenizer, "READS", None)
@@ -120,7 +114,7 @@ class TrainConfig:
         _check_common(self.seed, self.name)
         check_rule(
             self.resume in (None, "auto") or self.init_from is None,
-            "resume= and init_from= were given together; resume= goes on with a run, init_from= begins a new one.",
+            "resume= goes on with a run and init_from= begins a new one; give one of them.",
         )
         for group in registry.ENTRIES:
             settings = getattr(self, group)
@@ -141,8 +135,8 @@ class TrainConfig:
             longest = getattr(self.data, key, None)
             check_rule(
                 longest is None or limit >= longest,
-                f"model.max_len={limit} is shorter than data.{key}={longest}; the model must hold a whole window: "
-                f"raise model.max_len or lower data.{key}.",
+                f"model.max_len={limit} is shorter than data.{key}={longest}; the model must hold a whole "
+                f"window: raise model.max_len or lower data.{key}.",
             )
         check_rule(
             not getattr(self.data, "carry_state", False) or self.trainer.accumulate == 1,
@@ -150,15 +144,20 @@ class TrainConfig:
         )
 
     def fingerprint(self) -> str:
-        """Ten hex digits of everything that decides the result: not device, name, sweep or resume."""
+        """Ten hex digits of everything that decides the result: not device, name, sweep or resume.
+
+        A dataclass says in `ADDED` which of its settings are newer than schema 1, with their defaults.
+        """
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
         # Settings that are newer than a run which may go on count only where they are set.
-        for group, key, default in NEW_SETTINGS:
-            owner = values[group] if group else values
-            if owner.get(key) == default:
-                owner.pop(key, None)
+        if values["init_from"] is None:
+            del values["init_from"]
+        for spec in fields(self):
+            for key, default in getattr(getattr(self, spec.name), "ADDED", {}).items():
+                if spec.name in values and values[spec.name][key] == default:
+                    del values[spec.name][key]
         if not self.exams.wanted:
             del values["exams"]  # they decide only where they are monitored
         for key in (

@@ -1,6 +1,7 @@
 """Options of the machine, the training loop and generation."""
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from seqexp.config.checks import check_choice, check_range, check_rule
 
@@ -32,16 +33,17 @@ class DeviceConfig:
 class TrainerConfig:
     """How long to train, and what to do on the way.
 
-    Training ends at the first of `max_steps`, `max_epochs` and `max_minutes` that is reached; if none of them is
-    given, after `DEFAULT_STEPS` steps.
-    A checkpoint is written every `checkpoint_every` steps (null: at every validation) and every
-    `checkpoint_minutes`; the newest `keep_last` and the best `keep_best` are kept. 0 for `max_grad_norm`
-    switches clipping off. `nonfinite` says what to do when a loss or gradient is infinite or NaN: ``stop``,
-    ``skip`` the batch, or ``rollback`` to the last checkpoint and go on without the batch.
-    `accumulate` works through each batch in that many micro-batches, with the same gradient as in one.
-    Parameters whose names match a pattern in `freeze` are not trained. With `ema_decay` a moving average of the
-    weights is evaluated and saved beside them.
+    Training ends at the first of `max_steps`, `max_epochs` and `max_minutes` that is reached; if none of them
+    is given, after `DEFAULT_STEPS` steps. A checkpoint is written every `checkpoint_every` steps (null: at
+    every validation) and every `checkpoint_minutes`; the newest `keep_last` and the best `keep_best` are
+    kept. 0 for `max_grad_norm` switches clipping off. `nonfinite` says what to do when a loss or gradient is
+    infinite or NaN: ``stop``, ``skip`` the batch, or ``rollback`` to the last checkpoint and go on without
+    the batch. `accumulate` works through each batch in that many micro-batches, with the same gradient as in
+    one. Parameters whose names match a pattern in `freeze` are not trained. With `ema_decay` a moving average
+    of the weights is evaluated and saved beside them.
     """
+
+    ADDED: ClassVar[dict[str, Any]] = {"freeze": [], "ema_decay": None}
 
     max_steps: int | None = None
     max_epochs: float | None = None

@@ -1,8 +1,9 @@
 """Options of the tasks: what the loss is, which data a task reads and which models it accepts.
 
-A task's dataclass declares, as class variables, `READS` (the kinds of examples: ``text``, ``pairs``, ``bits``, …),
-`ACCEPTS` (the kinds of models: ``causal``, ``encoder_decoder``, …), `GENERATION` (the settings of generation that
-have an effect) and `EXAMS` (whether its models may sit exams). A plugin may use kinds of its own.
+A task's dataclass declares, as class variables, `READS` (the kinds of examples: ``text``, ``pairs``,
+``bits``, …), `ACCEPTS` (the kinds of models: ``causal``, ``encoder_decoder``, …), `GENERATION` (the settings
+of generation that have an effect) and `EXAMS` (whether its models may sit exams). A plugin may use kinds of
+its own.
 """
 
 from dataclasses import dataclass

@@ -131,6 +131,7 @@ def check_same_corpus(manifest: dict[str, Any], described: dict[str, Any]) -> No
     was, now = (manifest.get("corpus") or {}).get("sha256"), described["sha256"]
     if was != now:
         raise UserError(
-            f"the data of this run is not here: it had sha256 {str(was)[:12]}…, and {described['origin']} has "
-            f"{now[:12]}…. Put its files back, or judge the run on other data with data.path=."
+            f"the data of this run is not here: it had sha256 {str(was)[:12]}…, and "
+            f"{described['origin']} has {now[:12]}…. Put its files back, or judge the run on "
+            "other data with data.path=."
         )

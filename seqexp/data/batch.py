@@ -19,8 +19,8 @@ class Batch:
 
     `lengths` (B,) says how many positions of a tensor are real, by the tensor's name, where rows are padded.
     `counts` (B,) is the number of items of each row that the loss averages over, and `count` their sum, known
-    before the forward pass. `continues` says that each row goes on where that row of the batch before ended, so
-    that a recurrent model may carry its state over.
+    before the forward pass. `continues` says that each row goes on where that row of the batch before ended,
+    so that a recurrent model may carry its state over.
     """
 
     tensors: Mapping[str, Tensor]
@@ -79,9 +79,10 @@ class Batch:
 
     @classmethod
     def of_targets(cls, inputs: Tensor, targets: Tensor, lengths: npt.NDArray[np.int64]) -> Self:
-        """Inputs and targets (B, T) int64; of row b the first `lengths[b]` targets count, the rest are padding.
+        """Inputs and targets (B, T) int64; of row b the first `lengths[b]` targets count.
 
-        `targets` is changed in place.
+
+        The other targets become padding, in place.
         """
         real = torch.from_numpy(lengths)
         targets[torch.arange(targets.shape[1]) >= real[:, None]] = IGNORE

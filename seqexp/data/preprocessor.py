@@ -17,9 +17,9 @@ MOST_VALUES = 1_000_000
 class Preprocessor:
     """Tokenizers by role, the labels in the order of their numbers, and other fitted values by name.
 
-    The roles are ``text`` (running text, and the inputs of a classifier), ``source`` and ``target`` (translation).
-    One tokenizer may have two roles. `n_outputs` is the number of outputs at each position where these are neither
-    tokens nor labels.
+    The roles are ``text`` (running text, and the inputs of a classifier), ``source`` and ``target``
+    (translation). One tokenizer may have two roles. `n_outputs` is the number of outputs at each position
+    where these are neither tokens nor labels.
     """
 
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)

@@ -54,8 +54,8 @@ def sample(
     """Yield the next token of each row, (B,), up to `max_new_tokens` times, after `prompt` (B, T >= 1).
 
     Temperature 0 takes the most likely token. Row b draws from a stream of random numbers of its own,
-    named by (seed, b): it does not depend on how many rows there are. `suppress_tokens` are never drawn. Between
-    two tokens nothing of torch is left changed: the caller may train meanwhile.
+    named by (seed, b): it does not depend on how many rows there are. `suppress_tokens` are never drawn.
+    Between two tokens nothing of torch is left changed: the caller may train meanwhile.
     """
     streams = [np.random.default_rng([seed, row]) for row in range(len(prompt))]
     state, tokens = model.start(), prompt

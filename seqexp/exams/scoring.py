@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.errors import RunFailedError
-from seqexp.models.gpt import window_start
+from seqexp.models.layers import window_start
 from seqexp.tokenizers.base import Tokenizer
 
 Ids64 = npt.NDArray[np.int64]

@@ -1,1 +1,1 @@
-"""Measures of quality, as pure functions of predictions and references, and what a measured number carries."""
+"""Measures of quality as pure functions, and what a measured number carries."""

@@ -1,8 +1,8 @@
-"""How a recurrent decoder looks at the source: Luong et al. 2015, Bahdanau et al. 2015.
+"""Attention of a recurrent decoder to the source: Luong et al. 2015, Bahdanau et al. 2015.
 
 Each attention maps queries, the decoder's states (B, Q, H), and the memory, the encoder's states (B, S, M),
-to contexts (B, Q, M), which are averages of the memory, and to the weights of these averages (B, Q, S). What
-of it depends on the memory alone is computed once for a sentence, by `keys`.
+to contexts (B, Q, M), which are averages of the memory, and to the weights of these averages (B, Q, S).
+`keys` computes once for a sentence what depends only on the memory.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 class Attention(nn.Module, ABC):
     """softmax(score(query, memory)) over the real positions of the source."""
 
-    # What the decoder's state is when it is used as the query: the new one, or the one before.
+    # Whether the query is the decoder's state before the step (h_{t-1}), or the new one (h_t).
     from_previous = False
 
     def keys(self, memory: Tensor) -> Tensor:
-        """What the scores need of the memory (B, S, M)."""
+        """The part of the scores that depends only on the memory (B, S, M)."""
         return memory
 
     @abstractmethod
@@ -51,8 +51,8 @@ class DotAttention(Attention):
 class GeneralAttention(Attention):
     """score = h_t · W_a m_s (Luong et al. 2015, eq. 8, general).
 
-    W_a is `W.weight` / sqrt(H): without that, Adam's equal steps for all its elements add up to scores that
-    saturate the softmax before anything is aligned, and the weights stay where they then are.
+    W_a is `W.weight` / sqrt(H). Otherwise Adam's equal steps for all its elements add up to scores that
+    saturate the softmax before words are aligned, and the attention no longer changes.
     """
 
     def __init__(self, query_size: int, memory_size: int) -> None:
@@ -69,7 +69,7 @@ class GeneralAttention(Attention):
 
 
 class ConcatAttention(Attention):
-    """score = v · tanh(W [h_t; m_s]) (Luong et al. 2015, eq. 8, concat); W in two parts, one a side."""
+    """score = v · tanh(W [h_t; m_s]) (Luong et al. 2015, eq. 8, concat), with W split into two matrices."""
 
     def __init__(self, query_size: int, memory_size: int, size: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class ConcatAttention(Attention):
 
 
 class BahdanauAttention(ConcatAttention):
-    """The same score of the state before, h_{t-1}; the decoder reads the context (Bahdanau et al. 2015)."""
+    """The same score of h_{t-1}; the decoder reads the context as an input (Bahdanau et al. 2015)."""
 
     from_previous = True
 
@@ -109,7 +109,7 @@ class LocalAttention(GeneralAttention):
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # Positions are 0 … S-1, so that the window always holds a real one.
+        # Positions are 0 … S-1, so that the window always contains a real one.
         share = self.v_p(self.W_p(query).tanh()).sigmoid()  # (B, Q, 1)
         centre = (lengths[:, None, None] - 1) * share
         distance = torch.arange(memory.shape[1], device=memory.device) - centre  # (B, Q, S)
@@ -120,7 +120,7 @@ class LocalAttention(GeneralAttention):
 
 
 def make_attention(kind: str, query_size: int, memory_size: int, size: int, window: int) -> Attention | None:
-    """The attention that `kind` names; None for ``none``."""
+    """The attention named `kind`; None for ``none``."""
     if kind == "none":
         return None
     if kind in ("concat", "bahdanau"):

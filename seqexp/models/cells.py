@@ -1,7 +1,7 @@
-"""The recurrent cells as their equations stand in the textbooks, one step at a time.
+"""The equations of the recurrent cells, one step at a time, as in the textbooks.
 
 Row vectors, batch first: inputs X_t (B, D), states H_t and C_t (B, H). A cell maps X_t and the state before
-it to the state after it. `fused.py` has the same functions over all steps at once, faster, harder to read.
+it to the state after it. `fused.py` computes the same functions faster.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Weights(NamedTuple):
-    """The weights of one layer; several gates lie side by side in the last axis, G = gates * H."""
+    """The weights of one layer; the gates are side by side in the last axis, G = gates * H."""
 
     W_xh: Tensor  # (D, G)
     W_hh: Tensor  # (H, G)
@@ -66,8 +66,11 @@ def gru_cell(X: Tensor, state: State, w: Weights) -> State:
     return ((1 - z) * n + z * H,)
 
 
+CELLS: dict[str, Cell] = {"rnn": vanilla_cell("tanh"), "gru": gru_cell, "lstm": lstm_cell}
+
+
 def run_cell(cell: Cell, X: Tensor, state: State, w: Weights) -> tuple[list[State], State]:
-    """Apply the cell to X (B, T, D) from the state on; the state after each step, and the last one."""
+    """Apply the cell to X (B, T, D) from `state` on; return the state after each step, and the last."""
     states = []
     for X_t in X.unbind(dim=1):
         state = cell(X_t, state, w)

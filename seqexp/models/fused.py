@@ -1,11 +1,10 @@
-"""The vanilla cell and the GRU over all time steps at once, with back-propagation through time by hand.
+"""Fast forms of the equations in `cells.py`; tests check that both agree.
 
-On a CPU torch's own RNN and GRU spend their time on the bookkeeping of many tiny operations. Here the
-products with the inputs are one matrix product for all steps, each step is as few operations as it can be,
-and the backward pass keeps in its loop only what depends on the step after (docs/speed.md has the figures).
-The functions compute what `cells.py` says; tests hold them together.
+On a CPU torch's own RNN and GRU spend their time on the overhead of many tiny operations. Here the products
+with the inputs are one matrix product for all steps, a step is as few operations as possible, and the loop
+of the backward pass keeps only what depends on the step after (docs/speed.md has the measurements).
 
-Axes: B batch, T time, D inputs, H hidden. Weights are torch's: W_ih (gates * H, D), W_hh (gates * H, H).
+Axes: B batch, T time, D inputs, H hidden, G = gates * H. Weights are torch's: W_ih (G, D), W_hh (G, H).
 """
 
 from typing import Any
@@ -15,6 +14,46 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from seqexp.models.cells import State
+
+
+def use_fused(impl: str) -> bool:
+    """Whether to run the fused form: with impl=fused, except in an export.
+
+    `torch.export` can trace neither backward passes by hand nor packed sentences. It traces the equations of
+    `cells.py` instead, one step after the other.
+    """
+    return impl == "fused" and not torch.compiler.is_exporting()
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The precision of matrix products: that of autocast where it is on, else that of x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def in_full(x: Tensor) -> Tensor:
+    """x in fp32 at least: states are kept in full precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def fused_step(cell: str, x_gates: Tensor, h_gates: Tensor, state: State) -> State:
+    """The state after one step of `rnn`, `gru` or `lstm`, given its products, with biases, in few operations.
+
+    x_gates is X_t W_ih^T + b_ih and h_gates is H_{t-1} W_hh^T + b_hh, (B, G) each.
+    """
+    if cell == "gru":
+        H = state[0].shape[1]
+        (x_rz, x_n), (h_rz, h_n) = x_gates.split((2 * H, H), dim=1), h_gates.split((2 * H, H), dim=1)
+        r, z = (x_rz + h_rz).sigmoid().chunk(2, dim=1)
+        return (torch.lerp(torch.addcmul(x_n, r, h_n).tanh(), state[0], z),)
+    gates = x_gates + h_gates
+    if cell == "rnn":
+        return (gates.tanh(),)
+    i, f, g, o = gates.chunk(4, dim=1)
+    c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
 
 def _time_first(x: Tensor) -> Tensor:
     """(B, T, D) to (T * B, D)."""
@@ -22,7 +61,7 @@ def _time_first(x: Tensor) -> Tensor:
 
 
 def _product(b: Tensor, x: Tensor, W: Tensor, dtype: torch.dtype) -> Tensor:
-    """b + x W, the product in `dtype`, the result in x's."""
+    """b + x W: the product in `dtype`, the result in the dtype of x."""
     if dtype == x.dtype:
         return torch.addmm(b, x, W)
     return b + x.to(dtype) @ W.to(dtype)
@@ -120,7 +159,7 @@ class GRURecurrence(Function):
         x, hidden, n, gates, products, W_ih, W_hh = ctx.saved_tensors
         T, B, H = n.shape
         r, z = gates[..., :H], gates[..., H:]
-        # What dh is multiplied with to give the gradients of the products H W_hh + b_h, for all steps.
+        # Multiplied with dh they give the gradients of the products H W_hh + b_h, for all steps.
         factors = x.new_empty(T, B, 3, H)
         to_n = (1 - z) * (1 - n * n)
         factors[:, :, 0] = to_n * products[..., 2 * H :] * r * (1 - r)
@@ -143,7 +182,7 @@ class GRURecurrence(Function):
         torch.mul(dhs[0].unsqueeze(1), per_step[0], out=outs[0])
         dh0 = (flat_outs[0] @ W_hh).addcmul_(dhs[0], keep[0])
         flat = dp.view(T * B, 3 * H)
-        dx = flat.clone().view(T, B, 3, H)  # the inputs' products differ in the candidate only
+        dx = flat.clone().view(T, B, 3, H)  # the inputs' products differ only in the candidate
         torch.mul(dh_all, to_n, out=dx[:, :, 2])
         flat_x = dx.view(T * B, 3 * H)
         db_ih, db_hh = flat_x.sum(0), flat.sum(0)

@@ -2,9 +2,9 @@
 
 Notable:
 - `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py`
-  where those are slow. Both read the same weights, so a checkpoint of one is a checkpoint of the other
+  where those are slow. Both have the same weights and read the same checkpoints
 - the vanilla cell and the LSTM have one bias, as in their equations; torch's second one is frozen at zero
-- tokens are embedded, or enter as they are: bits as the numbers 0 and 1, others as one-hot vectors
+- tokens are embedded; without an embedding bits are the numbers 0 and 1, and other tokens one-hot vectors
 - `start`, `step` and `select` are the interface of all models that generate
 
 Axes: B batch, T time, V vocabulary, H hidden.
@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqexp.models.cells import Cell, State, Weights, gru_cell, lstm_cell, run_cell, vanilla_cell
-from seqexp.models.fused import GRURecurrence, VanillaRecurrence
+from seqexp.models.fused import GRURecurrence, VanillaRecurrence, use_fused
 
 
 class RecurrentNetwork(nn.Module, ABC):
     """Token numbers (B, T) to outputs (B, T, n_outputs): logits of the next token, or of a label.
 
-    A subclass says how many gates a layer has, what its cell is, and how it runs fast.
+    A subclass defines the number of gates, the cell, and the fast form.
     """
 
     gates: ClassVar[int]
@@ -57,7 +57,7 @@ class RecurrentNetwork(nn.Module, ABC):
 
     @abstractmethod
     def _make_layers(self, n_in: int) -> nn.RNNBase:
-        """Torch's module, which holds the weights under torch's names."""
+        """Torch's module, which owns the weights under torch's names."""
 
     @abstractmethod
     def _cell(self) -> Cell:
@@ -65,20 +65,20 @@ class RecurrentNetwork(nn.Module, ABC):
 
     @abstractmethod
     def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """All layers by `impl=fused`: x (B, T, D) to the last layer's H_t (B, T, H), and the last state."""
+        """All layers, fused: x (B, T, D) to the last layer's H_t (B, T, H), and the last state."""
 
     def weights(self, layer: int) -> Weights:
-        """The weights of a layer as the equations have them."""
+        """The weights of a layer as its equations name them."""
         parameters = [getattr(self.layers, f"{name}_l{layer}") for name in
                       ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]  # fmt: skip
         W_ih, W_hh, b_ih, b_hh = parameters
-        # Torch's second bias is not used where the equations have one.
+        # Where the equations have one bias, torch's second one is not used.
         return Weights(W_ih.t(), W_hh.t(), b_ih, b_ih if self.one_bias else b_hh)
 
     def _initialise(self, init: str) -> None:
         """`uniform` in ±1/sqrt(H) for all; or `orthogonal` (Saxe et al. 2014) or `identity` (Le et al. 2015).
 
-        The latter two are for each gate's W_hh; then W_xh is Glorot's and biases are zero.
+        The latter two apply to each gate's W_hh; then W_xh is Glorot's and biases are zero.
         """
         bound = 1 / math.sqrt(self.hidden_size)
         for name, parameter in self.layers.named_parameters():
@@ -99,24 +99,24 @@ class RecurrentNetwork(nn.Module, ABC):
     def forward(self, tokens: Tensor, states: list[list[State]] | None = None) -> Tensor:
         """Outputs (B, T, n_outputs) from the zero state.
 
-        With `states`, the reference path is taken, and each layer appends its state after every step.
+        With `states`, run the equations, and append for each layer the list of its states after every step.
         """
         hidden, _ = self._run(tokens, self._zero_state(tokens), states)
         outputs: Tensor = self.head(hidden)
         return outputs
 
     def continue_from(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Outputs (B, T, n_outputs) and the state after them; a state of None is zero."""
+        """Outputs (B, T, n_outputs) and the state after them; None stands for the zero state."""
         hidden, state = self._run(tokens, state or self._zero_state(tokens))
         return self.head(hidden), state
 
     def _zero_state(self, tokens: Tensor) -> State:
-        """Zeros (n_layer, B, H) for H, and for C where there is one."""
-        zeros = self.head.weight.new_zeros(self.n_layer, len(tokens), self.hidden_size)
+        """Zeros (n_layer, B, H) for H, and for the LSTM's C."""
+        zeros = self.head.weight.new_zeros(self.n_layer, tokens.shape[0], self.hidden_size)
         return (zeros,)
 
     def _inputs(self, tokens: Tensor) -> Tensor:
-        """What the first layer reads, (B, T, D)."""
+        """The inputs of the first layer, (B, T, D)."""
         if hasattr(self, "embedding"):
             embedded: Tensor = self.embedding(tokens)
             return embedded
@@ -129,7 +129,7 @@ class RecurrentNetwork(nn.Module, ABC):
         self, tokens: Tensor, state: State, states: list[list[State]] | None = None
     ) -> tuple[Tensor, State]:
         x = self._inputs(tokens)
-        if self.impl == "fused" and states is None:
+        if use_fused(self.impl) and states is None:
             return self._run_fast(x, state)
         last = []
         for layer in range(self.n_layer):
@@ -155,11 +155,11 @@ class RecurrentNetwork(nn.Module, ABC):
         return None
 
     def step(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Read tokens (B, T >= 1) after what `state` has seen; outputs (B, T, V) after each of them."""
+        """Read tokens (B, T >= 1) after those in `state`; return outputs (B, T, V) and the new state."""
         return self.continue_from(tokens, state)
 
     def select(self, state: State | None, rows: Tensor, sources: object = None) -> State | None:
-        """The state of a batch made of these rows, in this order; rows may repeat. There are no `sources`."""
+        """The state of these rows, in this order; rows may repeat. A language model ignores `sources`."""
         return None if state is None else tuple(part[:, rows] for part in state)
 
     def parameter_counts(self) -> dict[str, int]:
@@ -183,7 +183,7 @@ class RNN(RecurrentNetwork):
         super().__init__(vocab_size, hidden_size, **options)  # type: ignore[arg-type]
 
     def _make_layers(self, n_in: int) -> nn.RNNBase:
-        # Torch has no sigmoid; its module then only holds the weights.
+        # Torch has no sigmoid: its module then only owns the weights.
         kind = "relu" if self.activation == "relu" else "tanh"
         return nn.RNN(n_in, self.hidden_size, self.n_layer, kind, batch_first=True, dropout=_between(self))
 
@@ -231,7 +231,7 @@ class GRU(RecurrentNetwork):
 
 
 class LSTM(RecurrentNetwork):
-    """Long short-term memory; `forget_bias` is where that gate's bias starts (Jozefowicz et al. 2015)."""
+    """Long short-term memory; `forget_bias` initialises that gate's bias (Jozefowicz et al. 2015)."""
 
     gates = 4
 
@@ -256,14 +256,14 @@ class LSTM(RecurrentNetwork):
 
     def _zero_state(self, tokens: Tensor) -> State:
         (zeros,) = super()._zero_state(tokens)
-        return zeros, zeros
+        return zeros, torch.zeros_like(zeros)  # two tensors: an export takes one tensor for one input
 
     def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         return self._run_torch(x, state)
 
 
 def _merge_biases(network: RecurrentNetwork, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Weights that come from torch may have two biases: the one of the equations is their sum."""
+    """Load weights of torch's layers, which have two biases, by adding these up."""
     for name in [name for name in state if network.one_bias and name.startswith(f"{prefix}layers.bias_hh")]:
         used = name.replace("bias_hh", "bias_ih")
         state[used] = state[used] + state[name]
@@ -271,5 +271,5 @@ def _merge_biases(network: RecurrentNetwork, state: dict[str, Tensor], prefix: s
 
 
 def _between(network: RecurrentNetwork) -> float:
-    """Torch warns of dropout where there is nothing between layers."""
+    """The dropout between layers for torch's module, which warns about dropout with a single layer."""
     return network.dropout if network.n_layer > 1 else 0.0

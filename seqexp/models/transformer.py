@@ -2,16 +2,17 @@
 
 Notable:
 - pre-norm (Xiong et al. 2020; the default) or post-norm blocks, as in the paper
-- sinusoidal, learned or rotary (Su et al. 2021) positions; there is no longest sentence but for learned ones,
-  where tokens beyond `max_len` share the last position
+- sinusoidal, learned or rotary (Su et al. 2021) positions; the length of a sentence is unlimited, but learned
+  positions share the last of `max_len` beyond it
 - one matrix may serve as the embeddings of both languages and as the output layer
-- caches for the keys and values of what was written, and of the source, which the hypotheses of one
+- caches for the keys and values of the target so far, and of the source, which the hypotheses of one
   sentence share
 
 Axes: B sentences, R rows (B, or B * hypotheses), S source, T target, D = n_embd, H heads, V words.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqexp.models.gpt import dropout, rotary_angles, rotate, sinusoidal_positions
+from seqexp.models.layers import (
+    attention,
+    causal_mask,
+    dropout,
+    rotary_angles,
+    rotate,
+    sinusoidal_positions,
+)
 
 Pair = tuple[Tensor, Tensor]
 
@@ -40,7 +48,7 @@ class MultiHeadAttention(nn.Module):
         return x.view(B, T, -1, self.n_head, d).permute(2, 0, 3, 1, 4)
 
     def queries_keys_values(self, x: Tensor, rotary: Pair | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the same sentences, (B, H, T, d) each."""
+        """Those of the same sentences, (B, H, T, d) each."""
         q, k, v = self._heads(self.qkv(x))
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
@@ -59,22 +67,14 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, want_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Queries (B, H, T, d) over keys and values (B, H, S, d) to (B, T, D).
+        """Queries (B, H, T, d) over keys and values (B, H, S, d) to (B, T, D), and the weights if wanted.
 
-        `mask` is added to the scores; if they are wanted, the weights (B, H, T, S) come with it.
+        `mask` is added to the scores.
         """
-        B, H, T, d = q.shape
-        weights = None
-        # On a CPU plain products are faster than the kernel in training and in bf16 (see gpt.py).
-        if want_weights or (q.device.type == "cpu" and (self.training or q.dtype != torch.float32)):
-            scores = (q * (1 / math.sqrt(d))) @ k.transpose(2, 3)
-            weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-            y = dropout(weights, self.dropout, self.training).to(v.dtype) @ v
-        else:
-            p = self.dropout if self.training else 0.0
-            mask = None if mask is None else mask.to(q.dtype)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        y = self.proj(y.transpose(1, 2).reshape(B, T, H * d))
+        y, weights = attention(
+            q, k, v, mask, dropout_p=self.dropout, training=self.training, want_weights=want_weights
+        )
+        y = self.proj(y.transpose(1, 2).flatten(2))
         return dropout(y, self.dropout, self.training), weights
 
 
@@ -92,36 +92,43 @@ class FeedForward(nn.Module):
         return dropout(self.proj(hidden), self.dropout, self.training)
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each added to its input; normalised before, or (post-norm) after."""
+class Block(nn.Module):
+    """Sublayers with residual connections; the one place where pre-norm and post-norm differ."""
 
-    def __init__(self, n_embd: int, n_head: int, ffn_size: int, dropout: float, pre_norm: bool) -> None:
+    def __init__(self, pre_norm: bool) -> None:
         super().__init__()
         self.pre_norm = pre_norm
+
+    def residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """x + f(norm(x)) with pre-norm, norm(x + f(x)) with post-norm."""
+        y: Tensor = x + sublayer(norm(x)) if self.pre_norm else norm(x + sublayer(x))
+        return y
+
+
+class EncoderBlock(Block):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, n_embd: int, n_head: int, ffn_size: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__(pre_norm)
         self.norm1 = nn.LayerNorm(n_embd)
         self.attention = MultiHeadAttention(n_embd, n_head, dropout)
         self.norm2 = nn.LayerNorm(n_embd)
         self.mlp = FeedForward(n_embd, ffn_size, dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, rotary: Pair | None) -> Tensor:
-        if self.pre_norm:
-            x = x + self._look(self.norm1(x), mask, rotary)
-            return x + self.mlp(self.norm2(x))
-        x = self.norm1(x + self._look(x, mask, rotary))
-        normed: Tensor = self.norm2(x + self.mlp(x))
-        return normed
+        def self_attention(x: Tensor) -> Tensor:
+            y: Tensor = self.attention(*self.attention.queries_keys_values(x, rotary), mask)[0]
+            return y
 
-    def _look(self, x: Tensor, mask: Tensor | None, rotary: Pair | None) -> Tensor:
-        y: Tensor = self.attention(*self.attention.queries_keys_values(x, rotary), mask)[0]
-        return y
+        x = self.residual(x, self.norm1, self_attention)
+        return self.residual(x, self.norm2, self.mlp)
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention over what was written, attention over the source, feed-forward."""
+class DecoderBlock(Block):
+    """Self-attention over the target so far, cross-attention to the source, feed-forward."""
 
     def __init__(self, n_embd: int, n_head: int, ffn_size: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__()
-        self.pre_norm = pre_norm
+        super().__init__(pre_norm)
         self.norm1 = nn.LayerNorm(n_embd)
         self.attention = MultiHeadAttention(n_embd, n_head, dropout)
         self.norm2 = nn.LayerNorm(n_embd)
@@ -133,26 +140,35 @@ class DecoderBlock(nn.Module):
         self, x: Tensor, memory: Pair, source_mask: Tensor, causal: Tensor | None, rotary: Pair | None,
         past: Pair | None, want_weights: bool,
     ) -> tuple[Tensor, Pair, Tensor | None]:  # fmt: skip
-        """x (R, T, D) to the same, the keys and values of all written so far, and the source's weights."""
-        q, k, v = self.attention.queries_keys_values(self.norm1(x) if self.pre_norm else x, rotary)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        x = x + self.attention(q, k, v, causal)[0]
-        x = x if self.pre_norm else self.norm1(x)
-        looked, weights = self._cross(
-            self.norm2(x) if self.pre_norm else x, memory, source_mask, want_weights
-        )
-        x = x + looked
-        x = x if self.pre_norm else self.norm2(x)
-        x = x + self.mlp(self.norm3(x) if self.pre_norm else x)
-        return x if self.pre_norm else self.norm3(x), (k, v), weights
+        """x (R, T, D) to the same; also the target's keys and values so far, and the cross-attention."""
+        target: Pair
+        weights: Tensor | None
+
+        def self_attention(x: Tensor) -> Tensor:
+            nonlocal target
+            q, k, v = self.attention.queries_keys_values(x, rotary)
+            if past is not None:
+                k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+            target = (k, v)
+            y: Tensor = self.attention(q, k, v, causal)[0]
+            return y
+
+        def cross_attention(x: Tensor) -> Tensor:
+            nonlocal weights
+            y, weights = self._cross(x, memory, source_mask, want_weights)
+            return y
+
+        x = self.residual(x, self.norm1, self_attention)
+        x = self.residual(x, self.norm2, cross_attention)
+        x = self.residual(x, self.norm3, self.mlp)
+        return x, target, weights
 
     def _cross(
         self, x: Tensor, memory: Pair, mask: Tensor, want_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows (R, T, D) that read one source go together: (B, R / B * T, D)."""
+        """Rows (R, T, D) that read the same source are one group of queries: (B, R / B * T, D)."""
         R, T, D = x.shape
-        B = len(memory[0])
+        B = memory[0].shape[0]
         q = self.cross.queries(x.reshape(B, -1, D))
         y, weights = self.cross(q, *memory, mask, want_weights)
         if weights is not None:  # averaged over the heads
@@ -164,24 +180,24 @@ class DecoderBlock(nn.Module):
 class TransformerState:
     """Decoding R rows of B sources, equally many of each, in order.
 
-    `memory` holds each layer's keys and values of the source, (B, H, S, d), and `written` those of the
-    tokens so far, (R, H, t, d). `attention` are the last layer's weights of the tokens read last, averaged
+    `memory` holds each layer's keys and values of the source, (B, H, S, d), and `past` those of the target
+    so far, (R, H, t, d). `attention` holds the last layer's cross-attention of the tokens read last, averaged
     over its heads, (R, T, S).
     """
 
     memory: list[Pair]
     source_mask: Tensor
-    written: list[Pair]
+    past: list[Pair]
     rows: int
     attention: Tensor | None = None
 
     @property
     def length(self) -> int:
-        return self.written[0][0].shape[2] if self.written else 0
+        return self.past[0][0].shape[2] if self.past else 0
 
 
 class Transformer(nn.Module):
-    """Sources (B, S) and what has been written (B, T) to logits of the next token (B, T, V)."""
+    """Sources (B, S) and the targets so far (B, T) to logits of the next token (B, T, V)."""
 
     shows_attention = True
     encoder: Any
@@ -216,7 +232,6 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(n_embd) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(n_embd) if pre else nn.Identity()
         self.head = nn.Linear(n_embd, target_vocab_size, bias=False)
-        self._table: Tensor | None = None
         self._initialise()
         if tie_embeddings:
             self.head.weight = self.target_embedding.weight
@@ -224,7 +239,7 @@ class Transformer(nn.Module):
                 self.source_embedding.weight = self.target_embedding.weight
 
     def _initialise(self) -> None:
-        """Glorot's uniform for matrices; embeddings of deviation 1/sqrt(D), as they are scaled by sqrt(D)."""
+        """Glorot's uniform for matrices; deviation 1/sqrt(D) for embeddings, which are scaled by sqrt(D)."""
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=self.n_embd**-0.5)
@@ -241,34 +256,24 @@ class Transformer(nn.Module):
         nn.init.normal_(self.head.weight, std=self.n_embd**-0.5)
 
     def _embed(self, embedding: nn.Module, tokens: Tensor, past: int) -> tuple[Tensor, Pair | None]:
-        """Tokens (B, T) at positions past … past + T - 1, and the angles of rotary positions."""
+        """Embed tokens (B, T) at positions past … past + T - 1; also give cos and sin of rotary positions."""
         T, device = tokens.shape[1], tokens.device
         x = embedding(tokens) * math.sqrt(self.n_embd)
         rotary = None
         if self.positions == "learned":
-            places = torch.arange(past, past + T, device=device).clamp(max=self.max_len - 1)
-            x = x + self.position_embedding(places)
+            positions = torch.arange(past, past + T, device=device).clamp(max=self.max_len - 1)
+            x = x + self.position_embedding(positions)
         elif self.positions == "sinusoidal":
-            x = x + self._from_table(past, T, device)
+            x = x + sinusoidal_positions(T, self.n_embd, past, device)
         else:
-            angles = self._from_table(past, T, device)
+            angles = rotary_angles(T, self.head_size, past, device)
             rotary = (angles.cos(), angles.sin())
         return dropout(x, self.dropout, self.training), rotary
-
-    def _from_table(self, past: int, T: int, device: torch.device) -> Tensor:
-        """Rows past … past + T - 1 of the sinusoids or angles, a table that grows as needed."""
-        if self._table is None or len(self._table) < past + T or self._table.device != device:
-            length = max(256, 1 << (past + T - 1).bit_length())
-            with torch.inference_mode(False):
-                make = sinusoidal_positions if self.positions == "sinusoidal" else rotary_angles
-                width = self.n_embd if self.positions == "sinusoidal" else self.head_size
-                self._table = make(length, width).to(device)
-        return self._table[past : past + T]
 
     # Encoder
 
     def encode(self, source: Tensor, lengths: Tensor) -> TransformerState:
-        """The state before the first token, of sources (B, S) with `lengths` real tokens (B,)."""
+        """The state before the first token, given sources (B, S) with `lengths` real tokens (B,)."""
         real = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
         mask = torch.zeros(real.shape, device=source.device).masked_fill(~real, -math.inf)[:, None, None]
         x, rotary = self._embed(self.source_embedding, source, 0)
@@ -276,17 +281,17 @@ class Transformer(nn.Module):
             x = block(x, mask, rotary)
         x = self.encoder_norm(x)
         memory = [block.cross.keys_values(x) for block in self.decoder]
-        return TransformerState(memory, mask, [], len(source))
+        return TransformerState(memory, mask, [], source.shape[0])
 
     # Decoder
 
     def forward(
-        self, source: Tensor, source_lengths: Tensor, inputs: Tensor, places: Tensor | None = None
+        self, source: Tensor, source_lengths: Tensor, inputs: Tensor, positions: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, T, V) after each of `inputs`; with `places` (N,) only those of B * T, as (N, V)."""
+        """Logits (B, T, V) after each of `inputs`; with `positions` (N,) only those of B * T, as (N, V)."""
         x, _ = self._decode(inputs, self.encode(source, source_lengths), want_weights=False)
-        if places is not None:
-            x = x.flatten(0, 1)[places]
+        if positions is not None:
+            x = x.flatten(0, 1)[positions]
         logits: Tensor = self.head(x)
         return logits
 
@@ -297,26 +302,24 @@ class Transformer(nn.Module):
         x, rotary = self._embed(self.target_embedding, tokens, past)
         causal = None
         if T > 1:
-            future = torch.ones(T, past + T, dtype=torch.bool, device=x.device).triu(past + 1)
-            causal = torch.zeros(future.shape, device=x.device).masked_fill(future, -math.inf)
-        written, weights = [], None
+            seen = causal_mask(T, past + T, x.device)
+            causal = torch.zeros(seen.shape, device=x.device).masked_fill(~seen, -math.inf)
+        pairs, weights = [], None
         for number, block in enumerate(self.decoder):
-            before = state.written[number] if state.written else None
+            before = state.past[number] if state.past else None
             want = want_weights and number == len(self.decoder) - 1
             x, pair, weights = block(x, state.memory[number], state.source_mask, causal, rotary, before, want)
-            written.append(pair)
-        return self.decoder_norm(x), replace(
-            state, written=written, attention=weights if want_weights else None
-        )
+            pairs.append(pair)
+        return self.decoder_norm(x), replace(state, past=pairs, attention=weights)
 
     # The interface of decoding: start, step, select.
 
     def start(self, context: Pair) -> TransformerState:
-        """The state before the first token, of a context (sources (B, S), their lengths (B,))."""
+        """The state before the first token, given a context (sources (B, S), their lengths (B,))."""
         return self.encode(*context)
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
-        """Read tokens (R, T >= 1) after what `state` has seen; logits (R, T, V) after each of them."""
+        """Read tokens (R, T >= 1) after those in `state`; return logits (R, T, V) and the new state."""
         x, state = self._decode(tokens, state, want_weights=True)
         return self.head(x), state
 
@@ -325,20 +328,20 @@ class Transformer(nn.Module):
     ) -> TransformerState:
         """The state of these rows, in this order; rows may repeat.
 
-        With `sources`, the rows come in equal groups, which read these of the sources.
+        With `sources`, the rows come in equal groups, one for each of these sources.
         """
-        n_sources = len(state.source_mask)
+        n_sources = state.source_mask.shape[0]
         memory, mask = state.memory, state.source_mask
         if sources is None or sources != list(range(n_sources)):
             per_source = state.rows // n_sources
             chosen = rows // per_source if sources is None else torch.tensor(sources, device=rows.device)
             memory, mask = [(k[chosen], v[chosen]) for k, v in memory], mask[chosen]
-        written = [(k[rows], v[rows]) for k, v in state.written]
+        past = [(k[rows], v[rows]) for k, v in state.past]
         attention = None if state.attention is None else state.attention[rows]
-        return TransformerState(memory, mask, written, len(rows), attention)
+        return TransformerState(memory, mask, past, rows.shape[0], attention)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part; a tied head counts as part of the embedding."""
+        """Trainable parameters by part; a tied head counts towards the embedding."""
         counts = dict.fromkeys(("embedding", "positions", "encoder", "decoder", "norms", "head"), 0)
         for name, parameter in self.named_parameters():
             first = name.partition(".")[0]

@@ -64,8 +64,8 @@ class EvalOptions:
 class Evaluation(dict[str, Metric]):
     """Metrics by name, without the split's prefix, and what else came of an evaluation.
 
-    `details` are plain values for ``result.json`` from which `Task.tables` makes tables, `notes` are for the user,
-    and `files` are texts to keep in the run folder, by file name.
+    `details` are plain values for ``result.json`` from which `Task.tables` makes tables, `notes` are for the
+    user, and `files` are texts to keep in the run folder, by file name.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
@@ -107,9 +107,9 @@ class PredictOptions:
 class Prediction:
     """What a model makes of input number `index`.
 
-    `texts` are the answers, the best first, or several samples. A prediction that is not `final` is followed by a
-    longer one of the same input. `values` are plain values for JSON, `note` says what was unusual, and `figures`
-    draw the pictures that were asked for.
+    `texts` are the answers, the best first, or several samples. A prediction that is not `final` is followed
+    by a longer one of the same input. `values` are plain values for JSON, `note` says what was unusual, and
+    `figures` draw the pictures that were asked for.
     """
 
     index: int
@@ -135,15 +135,16 @@ class Sample:
 class Task(ABC):
     """A task, made from its configuration. In `loss`, `model` is anything that is called like the model.
 
-    `metrics` declares what a validation measures, by name without the split's prefix: `trainer.monitor` may name
-    one whose direction is declared. `loss_unit` is the unit of the loss.
+    `metrics` declares what a validation measures, by name without the split's prefix: `trainer.monitor` may
+    name one whose direction is declared. `loss_unit` is the unit of the loss.
     """
 
     metrics: Mapping[str, MetricSpec]
     loss_unit: str
     # The precision that precision=auto stands for, or None for the device's own choice.
     auto_precision: ClassVar[str | None] = None
-    # The key of an input on the command line, and whether each line of a file is an input (else the whole file is).
+    # The key of an input on the command line, and whether each line of a file is an input (else the whole
+    # file is).
     input_key: ClassVar[str] = "text"
     reads_lines: ClassVar[bool] = True
 
@@ -162,8 +163,8 @@ class Task(ABC):
     def sums(self, model: Any, data: Data, split: str, options: EvalOptions) -> Sums:
         """Read a whole split once, in order, in evaluation mode.
 
-        Shows progress on a terminal when it takes more than two seconds. Leaves the random state and the model's
-        mode as they were.
+        Shows progress on a terminal when it takes more than two seconds. Leaves the random state and the
+        model's mode as they were.
         """
         was_training = model.training
         model.eval()

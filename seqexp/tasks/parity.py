@@ -208,7 +208,7 @@ def hits(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 def answer(model: torch.nn.Module, bits: Tensor) -> tuple[str, dict[str, Any]]:
-    """Bits (T,), truth, what the model says, and where it is wrong, one under the other; the same as values."""
+    """Bits (T,), truth, prediction and mistakes, one under the other, and the same as values."""
     with torch.inference_mode():
         device = next(model.parameters()).device
         logits = model(bits[None].to(device))[0, :, 0].float().cpu()

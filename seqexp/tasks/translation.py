@@ -109,7 +109,7 @@ class Translation(Task):
     def _judge(
         self, evaluation: Evaluation, model: Any, data: ParallelData, split: str, config: GenerationConfig
     ) -> None:
-        """Add BLEU, chrF and TER, what `tables` shows, and sources, references and hypotheses line by line."""
+        """Add BLEU, chrF and TER, what `tables` shows, sources, references and hypotheses."""
         pairs = data.splits[split].pairs
         translator = Translator(model, data.tokenizer, config, device_of(model))
         hypotheses, evaluation.notes = translate_pairs(translator, pairs)

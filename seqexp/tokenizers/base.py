@@ -18,10 +18,10 @@ Ids = npt.NDArray[np.uint32]
 class Tokenizer(ABC):
     """Text to token numbers below `vocab_size` and back.
 
-    A tokenizer knows its special tokens by number; None means that it has no such token. `bos_id` stands before
-    a text and `eos_id` ends it; both are the same token in the tokenizers of this package, which then marks the
-    boundary between documents. `unk_id` stands for text that training never showed; it is read, never generated.
-    `pad_id`, `cls_id`, `sep_id` and `mask_id` are those of encoders.
+    A tokenizer knows its special tokens by number; None means that it has no such token. `bos_id` stands
+    before a text and `eos_id` ends it; both are the same token in the tokenizers of this package, which then
+    marks the boundary between documents. `unk_id` stands for text that training never showed; it is read,
+    never generated. `pad_id`, `cls_id`, `sep_id` and `mask_id` are those of encoders.
     """
 
     name: ClassVar[str]

@@ -122,7 +122,7 @@ def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
 
 
 def hidden_states_figure(hidden: Any, rows: Mapping[str, Sequence[int]], title: str) -> "Figure":
-    """The units' values (T, H) over time as colours; below them named rows of zeros and ones, such as the input.
+    """The units' values (T, H) over time as colours; below them named rows of zeros and ones.
 
     Of many units the first 32 are shown, of long sequences the first 120 steps, and the title says so.
     """

@@ -44,8 +44,9 @@ class CheckpointError(RunFailedError):
 class Checkpoints:
     """The ``checkpoints/`` of a run: ``step_<n>.safetensors``, ``step_<n>.pt`` and ``index.json``.
 
-    The best is that by `monitor`, a metric whose `mode` is ``min`` or ``max``. `save` copies the state and returns; a thread writes the copy, so that training goes on meanwhile. All
-    other methods wait for it first.
+    The best is that by `monitor`, a metric whose `mode` is ``min`` or ``max``. `save` copies the state and
+    returns; a thread writes the copy, so that training goes on meanwhile. All other methods wait for it
+    first.
     """
 
     def __init__(
@@ -240,8 +241,8 @@ class Checkpoints:
         """The state at ``last``, ``best`` or the number of a step, on the CPU.
 
         ``average`` is the last one with the mean of all weights of the checkpoints that were kept
-        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1), ``ema`` the best one with the averaged weights of
-        `trainer.ema_decay`.
+        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1), ``ema`` the best one with the averaged
+        weights of `trainer.ema_decay`.
 
         Raises:
             UserError: there is none, or the file is damaged, unsafe or too new.

@@ -279,7 +279,8 @@ class Trainer:
         for hook in self.hooks:
             hook.before_step(self, batch)
         update = self._backward(batch)
-        update.skipped = not all([hook.before_update(self, update) for hook in self.hooks])
+        answers = [hook.before_update(self, update) for hook in self.hooks]
+        update.skipped = not all(answers)
         if update.skipped:
             self.scaler.update()
         else:

@@ -56,8 +56,8 @@ def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None 
     """Every trainable parameter once, in order, with its role and the factor of its learning rate.
 
     Roles are `embedding`, `head`, `matrix` (other 2-D ones), `vector` (the rest). A head that is tied to the
-    embedding is an embedding. A head is a module of that name. The last pattern that matches a name decides its
-    factor.
+    embedding is an embedding. A head is a module of that name. The last pattern that matches a name decides
+    its factor.
 
     Raises:
         UserError: a pattern matches no parameter.
@@ -89,7 +89,7 @@ def _groups(
     weight_decay: float,
     roles: tuple[str, ...] = ("embedding", "head", "matrix", "vector"),
 ) -> list[dict[str, Any]]:
-    """Apply weight decay to matrices and embeddings, not to norms and biases; a group for each learning rate."""
+    """Apply weight decay to matrices and embeddings, not to norms and biases; one group a learning rate."""
     # In the order of the roles, so that a saved optimizer finds its parameters again.
     ordered = [one for role in roles for one in parameters if one.role == role]
     groups: dict[tuple[bool, float], dict[str, Any]] = {}

@@ -1,1 +1,1 @@
-"""What happens around the training loop, one concern a file; `base.py` names the points at which they are called."""
+"""What happens around the training loop, one concern a file; `base.py` names the points."""

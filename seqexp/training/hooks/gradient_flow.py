@@ -15,7 +15,7 @@ ROWS = 16
 
 
 class GradientFlow(Hook):
-    """Append gradient norms per time step to ``gradient_flow.jsonl``: before the first step and at validations."""
+    """Append gradient norms per time step to ``gradient_flow.jsonl``, at the start and at validations."""
 
     def before_step(self, trainer: "Trainer", batch: Batch) -> None:
         if trainer.step == 0:

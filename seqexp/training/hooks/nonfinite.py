@@ -55,7 +55,7 @@ class NonFinite(Hook):
             self.checkpoints.wait()
             if "last" in self.checkpoints.index:
                 log.warning(
-                    "step %d  loss or gradient is not finite: back to step %d, and on without that batch (%s)",
+                    "step %d  loss or gradient is not finite: back to step %d, and on without the batch (%s)",
                     trainer.step, self.checkpoints.index["last"]["step"], kept,
                 )  # fmt: skip
                 raise RollBack

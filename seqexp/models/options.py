@@ -1,0 +1,26 @@
+"""Choices, limits and checks that the options of several models share."""
+
+from seqexp.config.checks import check_rule
+
+POSITIONS = ("learned", "sinusoidal", "rotary")
+IMPLEMENTATIONS = ("fused", "reference")
+MAX_LAYERS = 1000
+
+
+def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
+    """Check that the heads divide the width, and that it is even where positions need pairs.
+
+    Raises:
+        UserError: naming a width that works.
+    """
+    check_rule(
+        n_embd % n_head == 0,
+        f"model.n_embd={n_embd} is not a multiple of model.n_head={n_head}; "
+        f"try model.n_embd={-(-n_embd // n_head) * n_head}.",
+    )
+    even = n_embd // n_head if positions == "rotary" else n_embd
+    check_rule(
+        positions == "learned" or even % 2 == 0,
+        f"model.positions={positions} needs an even width, and it is {even} here "
+        f"(model.n_embd={n_embd}, model.n_head={n_head}).",
+    )

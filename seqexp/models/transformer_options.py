@@ -1,0 +1,46 @@
+"""Options of the Transformer for translation (`transformer.py`)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from seqexp.config.checks import check_choice, check_range
+from seqexp.models.options import MAX_LAYERS, POSITIONS, check_head_width
+
+
+@dataclass
+class TransformerConfig:
+    """An encoder and a decoder of `n_layer` blocks each; only learned positions use `max_len`."""
+
+    KIND: ClassVar[str] = "encoder_decoder"
+
+    name: str = "transformer"
+    n_layer: int = 3
+    n_head: int = 4
+    n_embd: int = 256
+    ffn_size: int = 1024
+    dropout: float = 0.1
+    norm: str = "pre"
+    positions: str = "sinusoidal"
+    tie_embeddings: bool = True
+    max_len: int = 256
+
+    @property
+    def limited(self) -> bool:
+        """Whether `max_len` limits what can be read; beyond it, learned positions share the last one."""
+        return self.positions == "learned"
+
+    def without_effect(self) -> list[str]:
+        """Notes on settings that these choices do not read."""
+        if self.limited or self.max_len == 256:
+            return []
+        return [f"model.max_len={self.max_len} has no effect with model.positions={self.positions}"]
+
+    def __post_init__(self) -> None:
+        check_range("model.n_layer", self.n_layer, 1, MAX_LAYERS)
+        for key in ("n_head", "n_embd", "ffn_size"):
+            check_range(f"model.{key}", getattr(self, key), 1)
+        check_range("model.max_len", self.max_len, 2)
+        check_range("model.dropout", self.dropout, 0, below=1)
+        check_choice("model.norm", self.norm, ("pre", "post"))
+        check_choice("model.positions", self.positions, POSITIONS)
+        check_head_width(self.n_embd, self.n_head, self.positions)

@@ -1,0 +1,141 @@
+"""Every model as a program of `torch.export`: saved, loaded, and run on other batches and lengths."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from translation_models import (
+    ATTENTIONS,
+    CELLS,
+    POSITIONS,
+    SOURCE_V,
+    TARGET_V,
+    make_nmt,
+    make_transformer,
+    random_tokens,
+    wild,
+)
+
+from seqexp.models.gpt import GPT
+from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+B, S, T = Dim("B", min=1, max=64), Dim("S", min=2, max=64), Dim("T", min=2, max=32)
+V = 11
+
+
+def exported(model: nn.Module, inputs: tuple[Any, ...], dynamic: Any) -> nn.Module:
+    """The program, written and read back, as a module."""
+    program = torch.export.export(model.eval(), inputs, dynamic_shapes=dynamic, strict=False)
+    assert isinstance(program, ExportedProgram)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+def same(program: nn.Module, model: nn.Module, *inputs: Any) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_gpt(positions: str) -> None:
+    """Any batch and any length up to its window."""
+    torch.manual_seed(0)
+    model = wild(GPT(V, 32, 2, 2, 8, dropout=0.1, bias=True, positions=positions), torch.float32)
+    program = exported(model, (random_tokens(V, 2, 8),), ({0: B, 1: T},))
+    for shape in ((2, 8), (3, 32), (1, 5)):
+        same(program, model, random_tokens(V, *shape))
+
+
+RECURRENT_KINDS: list[tuple[type[RecurrentNetwork], dict[str, Any]]] = [
+    (RNN, {"activation": "tanh"}),
+    (RNN, {"activation": "sigmoid"}),
+    (LSTM, {}),
+    (GRU, {}),
+]
+
+
+@pytest.mark.parametrize(("impl", "n_embd"), [("fused", 4), ("fused", 0), ("reference", 4)])
+@pytest.mark.parametrize(("kind", "options"), RECURRENT_KINDS, ids=["tanh", "sigmoid", "lstm", "gru"])
+def test_a_recurrent_network(
+    kind: type[RecurrentNetwork], options: dict[str, Any], impl: str, n_embd: int
+) -> None:
+    """Any batch of the length that was exported, since the steps are unrolled."""
+    torch.manual_seed(0)
+    model = kind(V, 6, n_layer=2, n_embd=n_embd, dropout=0.1, impl=impl, **options).eval()
+    program = exported(model, (random_tokens(V, 2, 5),), ({0: B},))
+    for rows in (2, 7, 1):
+        same(program, model, random_tokens(V, rows, 5))
+
+
+class Step(nn.Module):
+    """One step of a recurrent network; its state goes in and comes out."""
+
+    def __init__(self, model: RecurrentNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.model.step(tokens, state)
+
+
+@pytest.mark.parametrize(("kind", "options"), RECURRENT_KINDS, ids=["tanh", "sigmoid", "lstm", "gru"])
+def test_steps_of_a_recurrent_network_read_any_length(
+    kind: type[RecurrentNetwork], options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    model = kind(V, 6, n_layer=2, n_embd=4, **options).eval()
+    state = model._zero_state(random_tokens(V, 2, 1))
+    program = exported(Step(model), (random_tokens(V, 2, 1), state), ({0: B}, ({1: B},) * len(state)))
+    tokens, outputs = random_tokens(V, 3, 9), []
+    state = model._zero_state(tokens)
+    with torch.no_grad():
+        for token in tokens.split(1, dim=1):
+            some, state = program(token, state)
+            outputs.append(some)
+        torch.testing.assert_close(torch.cat(outputs, dim=1), model(tokens), rtol=1e-5, atol=1e-5)
+
+
+def sentences(rows: int, S: int, T: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources of different lengths, the first as long as all, and targets."""
+    lengths = torch.tensor([S, *(1 + (7 * row) % S for row in range(1, rows))])
+    return random_tokens(SOURCE_V, rows, S), lengths, random_tokens(TARGET_V, rows, T, seed=2)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_transformer(positions: str, norm: str) -> None:
+    """Any batch and any lengths, those beyond learned positions too."""
+    model = make_transformer(torch.float32, positions=positions, norm=norm, dropout=0.1)
+    program = exported(model, sentences(2, 6, 5), ({0: B, 1: S}, {0: B}, {0: B, 1: T}))
+    for shape in ((2, 6, 5), (3, 11, 9), (1, 3, 2)):
+        same(program, model, *sentences(*shape))
+
+
+TRANSLATORS = [
+    *({"attention": attention, "input_feeding": attention != "none"} for attention in ATTENTIONS),
+    *({"cell": cell, "input_feeding": feeding} for cell in ("rnn", "lstm") for feeding in (True, False)),
+    {"cell": "lstm", "impl": "reference", "n_layer": 2},
+]
+
+
+@pytest.mark.parametrize("options", TRANSLATORS, ids=lambda o: "-".join(map(str, o.values())))
+def test_a_recurrent_translator(options: dict[str, Any]) -> None:
+    """Any batch of the lengths that were exported; sentences in it may be shorter."""
+    model = make_nmt(torch.float32, **{"n_layer": 1, "dropout": 0.1, **options})
+    program = exported(model, sentences(2, 4, 3), ({0: B}, {0: B}, {0: B}))
+    for rows in (2, 5, 1):
+        same(program, model, *sentences(rows, 4, 3))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_translator_that_reverses_its_source(cell: str) -> None:
+    model = make_nmt(torch.float32, cell=cell, reverse_source=True, n_layer=1)
+    program = exported(model, sentences(2, 4, 3), ({0: B}, {0: B}, {0: B}))
+    same(program, model, *sentences(3, 4, 3))
