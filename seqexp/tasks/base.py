@@ -156,6 +156,15 @@ class Task(ABC):
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Sums over a batch. Smoothing and the like are for `training` alone; metric sums for evaluation."""
 
+    def check(self, data: Data, split: str) -> list[str]:
+        """What the user should know before a split is evaluated.
+
+        Raises:
+            UserError: the split cannot be evaluated.
+        """
+        del data, split
+        return []
+
     def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
         """Metrics of a whole split: sums over every batch, divided once."""
         return Evaluation(self.averages(self.sums(model, data, split, options or EvalOptions()), data, split))
