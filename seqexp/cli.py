@@ -6,7 +6,6 @@ Standard library only, so that ``seqexp --help`` answers at once. The commands t
 
 import errno
 import gc
-import io
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from importlib import import_module, metadata
 
 from seqexp.errors import RunFailedError, UserError, suggest
 from seqexp.quoting import quote_free_text
+from seqexp.streams import OutputError, finish_output, prepare_streams
 
 COMMANDS = {
     "train": "train a model and write a run folder",
@@ -36,7 +36,7 @@ commands:
 examples:
   seqexp train model=gpt data=potter
   seqexp train debug=fast                        a run of seconds
-  seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value
+  seqexp train -m optimizer.lr=1e-3,3e-3         one run for each value; also of files: data.path=a.txt,b.txt
   seqexp eval run=latest
   seqexp generate run=latest prompt="The door opened and"
   seqexp compare outputs/sweeps/NAME             after: train -m … sweep.name=NAME
@@ -68,11 +68,12 @@ def flags_first(words: list[str]) -> list[str]:
         UserError: a flag is not known, or what must follow it is missing.
     """
     flags, overrides, rest = [], [], list(words)
+    sweep = bool({"-m", "--multirun"} & set(words))
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.partition("=")
         if not word.startswith("-"):
-            overrides.append(quote_free_text(word))
+            overrides.append(quote_free_text(word, sweep))
             continue
         if name == "--experimental-rerun":
             raise UserError(f"{name} is refused: it reads a pickle, which could run anything.")
@@ -160,30 +161,35 @@ def _dispatch(arguments: list[str]) -> int:
 def main(arguments: list[str]) -> int:
     """Run the command line and return its exit code: 0, 1 (failed), 2 (user's mistake), 130 (interrupted)."""
     command = next((word for word in arguments if word in COMMANDS), "")
+    name = f"seqexp {command}".strip()
     try:
-        return _dispatch(arguments)
+        try:
+            code = _dispatch(arguments)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        finish_output()  # what cannot be written is an error now, not a warning at exit
+        return code
     except UserError as error:
-        print(f"{f'seqexp {command}'.strip()}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except RunFailedError as error:
-        print(f"{f'seqexp {command}'.strip()}: failed: {error}", file=sys.stderr)
+        print(f"{name}: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{f'seqexp {command}'.strip()}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not a failure, and nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader of our output went away (`| head`): no failure, and nobody to tell
+    except OutputError as error:
+        print(f"{name}: failed: standard output cannot be written ({error.strerror}).", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.errno not in NO_PATH or error.filename is None:
             traceback.print_exc()
             return 1
         place = f"{str(error.filename)[:200]!r}: {error.strerror}"
-        print(f"{f'seqexp {command}'.strip()}: error: {place}; name another place.", file=sys.stderr)
+        print(f"{name}: error: {place}; name another place.", file=sys.stderr)
         return 2
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception:
         traceback.print_exc()
         return 1
@@ -194,8 +200,5 @@ def run() -> None:
     # Libraries and corpora are millions of objects that stay. Looking through them for cycles after every few
     # hundred new ones takes a tenth of the time to the first training step.
     gc.set_threshold(100_000, 20, 20)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A folder's name or a file's words may be no text that can be printed: spelled out, not lost.
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

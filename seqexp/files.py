@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Paths as users type them, folders, and files that are written whole or not at all."""
 
 import errno
 import json
@@ -11,8 +11,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from seqexp.errors import UserError
+
 # A run writes no larger file than this, but for its checkpoints and logs.
 MOST_BYTES = 20_000_000
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """Return the path that a user typed, with ``~`` and ``~name`` replaced by that user's home folder.
+
+    Where no user has the name, it stays as typed, as in a shell: ``~draft.txt`` is a file of this name.
+    """
+    return Path(os.path.expanduser(text))
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder with its parents, unless it exists; return it.
+
+    Raises:
+        UserError: it cannot be made; the message names the file or link that is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_make(path, error) from error
+    return path
+
+
+def cannot_make(path: Path, error: OSError) -> UserError:
+    """Return the message for a folder that could not be made: what is in the way, or the system's reason."""
+    for place in reversed((path, *path.parents)):
+        if not os.path.lexists(place) or place.is_dir():
+            continue
+        if place.is_symlink():
+            return UserError(
+                f"{path} cannot be made: {place} is a link to {os.readlink(place)}, which is not a folder; "
+                "make that folder, or remove the link."
+            )
+        return UserError(f"{path} cannot be made: {place} is a file; move it, or work in another folder.")
+    return UserError(f"{path} cannot be made: {error.strerror}.")
 
 
 @contextmanager

@@ -1,11 +1,21 @@
-"""Words that Hydra's grammar and OmegaConf give back as they were."""
+"""Quote overrides whose values are text or paths, so that Hydra and OmegaConf keep every sign."""
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Values of these keys are text: commas, brackets, colons and '=' in them are the user's own.
 LITERAL_KEYS = {"prompt", "text", "stop"}
-# The same, but the bare word null still means "not given".
-PATH_KEYS = {"input", "output", "path", "source_path", "target_path", "name", "run", "resume", "attention"}
+# The same, but the bare word null still means "not given", and in a sweep a comma separates values.
+PATH_KEYS = {
+    "input", "output", "path", "source_path", "target_path", "val_path", "test_path", "val_source_path",
+    "val_target_path", "test_source_path", "test_target_path", "init_from", "name", "run", "resume",
+    "attention",
+}  # fmt: skip
+# Values of these keys are mappings with keys of the user's own, which Hydra takes with ++ alone.
+MAPPING_KEYS = {"lr_scale"}
+# One value of a sweep over paths, and the comma or the end after it.
+_VALUE = re.compile(r"""(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<plain>(?:\\,|[^,])*))(?P<end>,|$)""")
 
 
 def escape_interpolation(value: str) -> str:
@@ -31,11 +41,63 @@ def unquote(quoted: str) -> str:
     return re.sub(r"(\\+)\$\{", lambda m: "\\" * (len(m[1]) // 2) + "${", value)
 
 
-def quote_free_text(word: str) -> str:
-    """Quote the value of an override if its key is one of free text; other words stay."""
+def is_quoted(value: str) -> bool:
+    return len(value) > 1 and value.startswith("'") and value.endswith("'")
+
+
+def split_values(value: str) -> list[str]:
+    r"""Split what is typed for a path in a sweep at its commas.
+
+    A comma after a backslash (``a\,b.txt``), or in a value in quotes (``'a,b.txt'``), is part of the value.
+    """
+    values, place = [], 0
+    while True:
+        found = _VALUE.match(value, place)
+        assert found is not None  # the plain form matches everything
+        quoted = found["single"] if found["single"] is not None else found["double"]
+        values.append(found["plain"].replace("\\,", ",") if quoted is None else quoted)
+        if not found["end"]:
+            return values
+        place = found.end()
+
+
+def quote_free_text(word: str, sweep: bool = False) -> str:
+    """Quote the value of an override if its key is one of text or paths; leave other words as they are.
+
+    In a `sweep`, ``data.path=a.txt,b.txt`` becomes a choice of two, and a ``choice(...)`` stays one.
+    """
     match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", word, re.DOTALL)
+    if match and match[2] in MAPPING_KEYS and not word.startswith("+"):
+        return f"++{word}"
     if not match or match[2] not in LITERAL_KEYS | PATH_KEYS:
         return word
-    if match[2] in PATH_KEYS and match[3] == "null":
+    key, leaf, value = match.groups()
+    if leaf in PATH_KEYS and value == "null":
         return word
-    return f"{match[1]}={quote(match[3])}"
+    if sweep and value.startswith("choice(") and value.endswith(")"):
+        return word
+    if sweep and leaf in PATH_KEYS and key.lstrip("+") != "sweep.name":
+        values = split_values(value)
+        return f"{key}={as_choice(values) if len(values) > 1 else quote(values[0])}"
+    return f"{key}={quote(value)}"
+
+
+def as_choice(values: Iterable[str]) -> str:
+    """A sweep of Hydra over these strings; see `seqexp.sweeps.overrides` for how they stay quoted."""
+    return f"choice({','.join(map(quote, values))})"
+
+
+def as_typed(word: str) -> str:
+    """The word that `quote_free_text` was given, up to the way in which commas are escaped."""
+    key, equals, value = word.partition("=")
+    if equals and is_quoted(value):
+        return f"{key}={unquote(value)}"
+    if key.rpartition(".")[2].lstrip("+") in PATH_KEYS and re.fullmatch(r"choice\('.*'\)", value, re.DOTALL):
+        values = map(unquote, re.findall(r"'(?:[^'\\]|\\.)*'", value, re.DOTALL))
+        return f"{key}={','.join(value.replace(',', chr(92) + ',') for value in values)}"
+    return word
+
+
+def param_words(params: Mapping[str, Any] | None) -> list[str]:
+    """The overrides that an experiment sweeps over (``hydra.sweeper.params``)."""
+    return [quote_free_text(f"{key}={value}", sweep=True) for key, value in (params or {}).items()]

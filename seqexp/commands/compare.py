@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from seqexp.commands.plain import Parser
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 if TYPE_CHECKING:
     from seqexp.reports.frame import Comparison
@@ -57,7 +58,7 @@ def main(words: list[str]) -> None:
         print(as_text(comparison, options.format))
     _say_what_is_missing(comparison)
     if not options.no_figures:
-        folder = Path(options.figures) if options.figures else _folder(comparison)
+        folder = user_path(options.figures) if options.figures else _folder(comparison)
         figures = comparison_figures(comparison, options.x, options.hue)
         for name, figure in figures.items():
             save_for_paper(figure, folder / name)

@@ -1,19 +1,19 @@
 """`seqexp generate`: what a run makes of a prompt, a sentence, the lines of a file, or what is typed."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
 from seqexp.commands.inputs import Line, read_inputs, typed_lines
+from seqexp.commands.outputs import check_outputs, hand_out
 from seqexp.config.effects import unused_generation
 from seqexp.config.root import GenerateConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 if TYPE_CHECKING:
     from seqexp.commands.build import TrainedRun
@@ -36,9 +36,7 @@ def generate(config: GenerateConfig) -> list[str]:
     from seqexp.tasks.base import PredictOptions
     from seqexp.tracking.run_folder import RunFolder, find_run
 
-    for key in ("output", "attention"):
-        if getattr(config, key):
-            _check_writable(key, Path(getattr(config, key)).expanduser())
+    check_outputs(config)
     folder = find_run(config.run)
     task = build_task(folder.read_config().task)
     # Read before the model is loaded: a file that is not there is said at once.
@@ -172,7 +170,11 @@ class _Writer:
                 raise
         self._say_notes()
         if not self.streams and not self.talks:
-            hand_out("".join(f"{self.products[i]}\n" for i in sorted(self.products)), self.config.output)
+            hand_out(
+                "".join(f"{self.products[i]}\n" for i in sorted(self.products)),
+                self.config.output,
+                self.folder.path,
+            )
 
     def _take(self, prediction: "Prediction", file: Any, streamed: bool) -> None:
         row = self._keep(prediction, file)
@@ -218,7 +220,7 @@ class _Writer:
         for name, draw in prediction.figures.items():
             number = prediction.index + 1
             if name == "attention" and self.config.attention:
-                target = Path(self.config.attention).expanduser()
+                target = user_path(self.config.attention)
                 if self.lines is None or len(self.lines) > 1:
                     target = target.with_name(f"{target.stem}_{number:03d}{target.suffix}")
             elif self.pictures < MOST_PICTURES:
@@ -228,27 +230,3 @@ class _Writer:
                 continue
             save(draw(), target)
             print(f"{name.replace('_', ' ')}: {target}", file=sys.stderr)
-
-
-def hand_out(text: str, output: str | None) -> None:
-    """Write what was made to the file named, or else to standard output."""
-    if output:
-        Path(output).expanduser().write_text(text, encoding="utf-8")
-        print(f"written to {output}", file=sys.stderr)
-    else:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _check_writable(key: str, path: Path) -> None:
-    """Refuse before the work what would be lost after it.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if (
-        path.is_dir()
-        or not path.absolute().parent.is_dir()
-        or (path.exists() and not os.access(path, os.W_OK))
-    ):
-        raise UserError(f"{key}={path} cannot be written; name a file in a folder that exists.")

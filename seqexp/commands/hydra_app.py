@@ -34,10 +34,11 @@ from seqexp.config.paths import conf_dir, register_schemas, user_conf_dir
 from seqexp.config.root import to_typed
 from seqexp.config.sweep import check_sweep_name
 from seqexp.errors import UserError
-from seqexp.quoting import unquote
+from seqexp.quoting import is_quoted, unquote
 from seqexp.sweeps.job import SweepJob
 from seqexp.sweeps.plugins import register_sweepers
 from seqexp.tracking.run_folder import remember_typed_words
+from seqexp.training.interrupt import interruptible
 
 
 class SeqexpSearchPath(SearchPathPlugin):
@@ -105,7 +106,7 @@ def run_app(
         remember_typed_words()
         if {"-m", "--multirun"} & set(sys.argv):
             sys.argv = [sys.argv[0], *_for_each_job(sys.argv[1:])]
-        with _without_base_names():
+        with _without_base_names(), interruptible():
             app()
         end_sweep(command)
     except KeyboardInterrupt:
@@ -140,7 +141,7 @@ def _for_each_job(words: list[str]) -> list[str]:
     for word in words:
         key, _, value = word.partition("=")
         if key.lstrip("+") == "sweep.name":
-            check_sweep_name(unquote(value) if value.startswith("'") else value)
+            check_sweep_name(unquote(value) if is_quoted(value) else value)
         if value.startswith("glob("):
             word = _expanded(key, parser.parse_override(word))
         setting = re.fullmatch(r"[a-z_]+\.[\w.]+", key) and not key.startswith(("hydra.", "sweep."))

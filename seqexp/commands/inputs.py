@@ -5,11 +5,11 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqexp.config.root import GenerateConfig
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 if TYPE_CHECKING:
     from seqexp.tasks.base import Task
@@ -40,7 +40,7 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
         return [Line(line) for line in typed.split("\n")] if task.reads_lines else [Line(typed)]
     if config.input not in (None, "-"):
         try:
-            data = Path(str(config.input)).expanduser().read_bytes()
+            data = user_path(str(config.input)).read_bytes()
         except OSError as error:
             raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
         return _lines(data, task.reads_lines, f"input={config.input}")

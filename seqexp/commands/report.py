@@ -1,10 +1,10 @@
 """`seqexp report`: one page about a run or a sweep, to read, print, or hand in."""
 
 import sys
-from pathlib import Path
 
 from seqexp.commands.plain import Parser
 from seqexp.errors import UserError
+from seqexp.files import user_path
 from seqexp.tracking.catalog import find
 
 DESCRIPTION = """A page about a run or a sweep: how to run it again, corpus, settings, curves, samples,
@@ -36,9 +36,9 @@ def main(words: list[str]) -> None:
     if options.json:
         print(as_json(entry))
         return
-    files = (
-        [Path(options.output)] if options.output else [entry.path / "report.html", entry.path / "report.md"]
-    )
+    files = [entry.path / "report.html", entry.path / "report.md"]
+    if options.output:
+        files = [user_path(options.output)]
     for file in files:
         if file.suffix not in (".html", ".md"):
             raise UserError(f"--output {file}: the name must end in .html or .md.")

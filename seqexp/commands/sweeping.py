@@ -18,6 +18,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from seqexp.errors import RunFailedError, UserError
+from seqexp.files import make_folder
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import SweepJob, cores, jobs_at_once
 from seqexp.sweeps.progress import SweepWatch, progress_line, told
 from seqexp.tracking.run_folder import command_line
@@ -32,11 +34,14 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = SweepFolder(Path(str(config.hydra.sweep.dir)))
+        try:
+            make_folder(sweep.path)
+        except UserError:
+            return  # the sweeper raises it again; of a callback Hydra would make a warning
         launcher = config.hydra.runtime.choices["hydra/launcher"]
         if "params" in config.hydra.sweeper and config.get("sweep", {}).get("method", "grid") == "grid":
             # Of a search, the sweeper itself knows what is left to do.
-            params = dict(config.hydra.sweeper.params or {})
-            words = [*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]
+            words = [*param_words(config.hydra.sweeper.params), *config.hydra.overrides.task]
             counts = _values_by_key(words)
             swept = [key for key, count in counts.items() if count > 1]
             if not math.prod(counts.values()):
@@ -98,7 +103,10 @@ def run_sweep_job(cfg: DictConfig, work: Callable[[DictConfig, SweepJob], Any], 
     started = time.perf_counter()
     try:
         with _quiet(job) if job.side_by_side else contextlib.nullcontext():
-            return work(cfg, job)
+            returned = work(cfg, job)
+        if command != "train":  # which records its jobs with their values
+            job.record("finished", seconds=time.perf_counter() - started)
+        return returned
     except KeyboardInterrupt:
         job.record("interrupted")
         if not job.side_by_side:
@@ -119,7 +127,7 @@ def run_sweep_job(cfg: DictConfig, work: Callable[[DictConfig, SweepJob], Any], 
     finally:
         if not job.side_by_side:
             done, total, rest = progress_line(job.sweep)
-            print(f"{job.sweep.name}: {done} of {total} jobs done, {rest}", file=sys.stderr)
+            print(f"{job.sweep.name}: {done} of {total} jobs done{rest and ', '}{rest}", file=sys.stderr)
 
 
 def _this_job(cfg: DictConfig) -> SweepJob:
@@ -139,8 +147,7 @@ def _this_job(cfg: DictConfig) -> SweepJob:
 @contextlib.contextmanager
 def _quiet(job: SweepJob) -> Iterator[None]:
     """What a job says goes to a file: lines of several jobs at once would be a muddle on a terminal."""
-    folder = job.sweep.path / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(job.sweep.path / "logs")
     with (folder / f"{job.number}.log").open("a", encoding="utf-8") as file:
         consoles = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
         before = [handler.setStream(file) for handler in consoles]
@@ -175,13 +182,12 @@ def end_sweep(command: str) -> None:
     failures = call.failures()
     if not failures:
         return
-    print(
-        f"seqexp {command}: {len(failures)} jobs failed; the same line again runs only these:",
-        file=sys.stderr,
-    )
+    again = "; the same line again runs only these" if command == "train" else ""
+    print(f"seqexp {command}: {len(failures)} jobs failed{again}:", file=sys.stderr)
     for entry in failures:
         words = told(call.sweep, entry["job"], entry["words"])
-        print(f"  {words}: {entry['error'].splitlines()[0]} ({entry['run']})", file=sys.stderr)
+        folder = f" ({entry['run']})" if entry["run"] else ""
+        print(f"  {words}: {entry['error'].splitlines()[0]}{folder}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -19,6 +19,7 @@ from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
 from seqexp.files import number as finite
+from seqexp.files import user_path
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
 
@@ -240,7 +241,7 @@ def _make_paths_absolute(config: TrainConfig) -> None:
         for spec in fields(settings):
             value = getattr(settings, spec.name)
             if spec.name.endswith("path") and value:
-                setattr(settings, spec.name, str(Path(value).expanduser().absolute()))
+                setattr(settings, spec.name, str(user_path(value).absolute()))
 
 
 def _saved_preprocessor(run: "RunFolder") -> Any:

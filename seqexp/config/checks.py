@@ -1,4 +1,4 @@
-"""The three checks that configuration dataclasses are made of."""
+"""Checks of settings, for the `__post_init__` of configuration dataclasses."""
 
 from collections.abc import Iterable
 
@@ -17,9 +17,9 @@ def check_range(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a number outside [low, high], or not strictly above or below a bound. None passes.
+    """Refuse a number outside [low, high], or not strictly above or below a bound; NaN and infinity always.
 
-    A whole number without a `high` is at most `LARGEST`.
+    None passes. A whole number without a `high` is at most `LARGEST`.
 
     Raises:
         UserError: naming the key, the value and the range.
@@ -29,15 +29,17 @@ def check_range(
     if high is None and isinstance(value, int) and value > LARGEST:
         high = LARGEST
     broken = (
-        (low is not None and not value >= low)
-        or (above is not None and not value > above)
-        or (high is not None and not value <= high)
-        or (below is not None and not value < below)
+        (low is not None and value < low)
+        or (above is not None and value <= above)
+        or (high is not None and value > high)
+        or (below is not None and value >= below)
     )
-    if broken:  # "not >=" rather than "<", so that NaN is refused too
+    infinite = not abs(value) < float("inf")  # or NaN
+    if broken or infinite:
         bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
         allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
-        raise UserError(f"{key}={value} is out of range; it must be {allowed}.")
+        finite = ("finite and " if allowed else "finite") if infinite else ""
+        raise UserError(f"{key}={value} is out of range; it must be {finite}{allowed}.")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 
 def conf_dir() -> Path:
@@ -33,7 +34,7 @@ def user_conf_dir() -> Path | None:
     value = os.environ.get("SEQEXP_CONF")
     if not value:
         return None
-    folder = Path(value).expanduser().resolve()
+    folder = user_path(value).resolve()
     if not folder.is_dir():
         raise UserError(f"SEQEXP_CONF={value} is not a folder; correct it or unset it.")
     return folder

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from seqexp.config.checks import check_choice, check_range, check_rule
+from seqexp.config.checks import LARGEST, check_choice, check_range, check_rule
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -66,8 +66,8 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_range("trainer.max_steps", self.max_steps, 0)
-        check_range("trainer.max_epochs", self.max_epochs, above=0)
-        check_range("trainer.max_minutes", self.max_minutes, above=0)
+        check_range("trainer.max_epochs", self.max_epochs, above=0, high=LARGEST)
+        check_range("trainer.max_minutes", self.max_minutes, above=0, high=LARGEST)
         check_range("trainer.max_grad_norm", self.max_grad_norm, 0)
         check_range("trainer.accumulate", self.accumulate, 1)
         check_range("trainer.eval_every", self.eval_every, 1)
@@ -120,13 +120,18 @@ class GenerationConfig:
             "latter.",
         )
         check_choice("generation.length_penalty", self.length_penalty, ("wu", "average", "none"))
-        check_range("generation.length_alpha", self.length_alpha, 0)
-        check_range("generation.coverage_penalty", self.coverage_penalty, 0)
+        check_range("generation.length_alpha", self.length_alpha, 0, 10)
+        check_range("generation.coverage_penalty", self.coverage_penalty, 0, 1000)
         check_range("generation.min_length", self.min_length, 0)
-        check_range("generation.max_length_ratio", self.max_length_ratio, above=0)
+        check_range("generation.max_length_ratio", self.max_length_ratio, above=0, high=1000)
         check_range("generation.no_repeat_ngram", self.no_repeat_ngram, 0)
         check_range("generation.max_new_tokens", self.max_new_tokens, 0)
         check_range("generation.temperature", self.temperature, 0)
+        check_rule(
+            self.temperature == 0 or self.temperature >= 1e-6,
+            f"generation.temperature={self.temperature} is too small to divide by; write 0 for the likeliest "
+            "token, or at least 1e-6.",
+        )
         check_range("generation.top_k", self.top_k, 0)
         check_range("generation.top_p", self.top_p, above=0, high=1)
         check_range("generation.num_samples", self.num_samples, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from seqexp.errors import UserError
+from seqexp.files import make_folder, user_path
 
 
 def cache_dir(kind: str) -> Path:
@@ -15,12 +16,7 @@ def cache_dir(kind: str) -> Path:
         UserError: it cannot be made.
     """
     root = os.environ.get("SEQEXP_CACHE") or platformdirs.user_cache_dir("seqexp")
-    folder = Path(root).expanduser() / kind
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {folder} cannot be made ({error.strerror}); set SEQEXP_CACHE to a folder "
-            "that can be written."
-        ) from error
-    return folder
+        return make_folder(user_path(root) / kind)
+    except UserError as error:
+        raise UserError(f"cache: {error} Or set SEQEXP_CACHE to a folder that can be written.") from error

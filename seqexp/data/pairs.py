@@ -13,6 +13,7 @@ from seqexp.config.data import ParallelDataConfig
 from seqexp.data.download import download
 from seqexp.data.sources import usual_places
 from seqexp.errors import UserError
+from seqexp.files import user_path
 
 Pair = tuple[str, str]
 
@@ -70,7 +71,7 @@ def _find_files(config: ParallelDataConfig) -> list[Path]:
 
 
 def _existing(path: str) -> Path:
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not file.is_file():
         raise UserError(f"{path} is not a file (seen from {Path.cwd()}); give a file of sentences.")
     return file

@@ -17,6 +17,7 @@ from seqexp.data.pair_encoding import Sentences, encode_side, fit_tokenizers
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
+from seqexp.files import user_path
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
 
@@ -173,9 +174,7 @@ class ParallelData(Data):
         """
         del seed
         other.refuse_all_but(("path", "source_path", "target_path", "encoding"))
-        named = [
-            Path(path).expanduser() for path in (other.path, other.source_path, other.target_path) if path
-        ]
+        named = [user_path(path) for path in (other.path, other.source_path, other.target_path) if path]
         if named:
             for file in named:
                 if not file.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seqexp.data.cache import cache_dir
 from seqexp.errors import UserError
-from seqexp.files import read_json, write_atomically
+from seqexp.files import read_json, user_path, write_atomically
 
 CHUNK_BYTES = 1 << 20
 
@@ -60,7 +60,7 @@ def find_files(path: str, key: str = "data.path") -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file() or (place.exists() and not place.is_dir()):
         return [place]
     if place.is_dir():

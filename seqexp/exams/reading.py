@@ -16,6 +16,7 @@ from typing import Any
 from seqexp.data.pairs import UNREADABLE
 from seqexp.errors import UserError
 from seqexp.exams.questions import Exam, MinimalPair
+from seqexp.files import user_path
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 # The names of the two sides in JSON, and as a first line that is no pair.
@@ -63,7 +64,7 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _files(path: str) -> list[Path]:
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_dir():
         files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file())
     elif place.exists():

@@ -248,5 +248,5 @@ class GPT(nn.Module):
                 part = "positions"
             else:
                 part = next((p for p in ("attention", "mlp", "head") if f"{p}." in name), "norms")
-            counts[part] += parameter.numel()
+            counts[part] += parameter.numel() * parameter.requires_grad
         return counts

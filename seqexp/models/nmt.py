@@ -300,5 +300,6 @@ class NMT(nn.Module):
         for name, parameter in self.named_parameters():
             first = name.partition(".")[0]
             part = {"bridge": "decoder", "combine": "attention"}.get(first, first)
-            counts["embedding" if part.endswith("embedding") else part] += parameter.numel()
+            part = "embedding" if part.endswith("embedding") else part
+            counts[part] += parameter.numel() * parameter.requires_grad
         return counts

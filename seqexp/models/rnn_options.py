@@ -56,3 +56,7 @@ class LSTMConfig(RecurrentConfig):
     """Options of the LSTM; with `forget_bias` null the forget gate's bias starts as `init` sets it."""
 
     forget_bias: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("model.forget_bias", self.forget_bias)

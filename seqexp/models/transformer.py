@@ -348,5 +348,6 @@ class Transformer(nn.Module):
             part = {"position_embedding": "positions", "encoder_norm": "norms", "decoder_norm": "norms"}.get(
                 first, first
             )
-            counts["embedding" if part.endswith("embedding") else part] += parameter.numel()
+            part = "embedding" if part.endswith("embedding") else part
+            counts[part] += parameter.numel() * parameter.requires_grad
         return counts

@@ -1,11 +1,14 @@
 """Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
 
 import re
+import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp.errors import UserError
+from seqexp.files import make_folder
 from seqexp.reports.frame import Comparison, curves, is_numeric, labels, plain_number
 from seqexp.tracking.plots import label, new_figure, save
 from seqexp.tracking.sweep_folder import SweepFolder
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
 
 # Beyond so many groups a legend is no help, and colours cannot be told apart.
 MOST_LABELS = 20
+# Longer labels stand below the plot, and still longer ones are cut.
+MOST_BESIDE = 28
+MOST_CHARACTERS = 90
+# Of a legend's font, on average.
+CHARACTERS_PER_INCH = 15
 
 
 def comparison_figures(
@@ -22,7 +30,7 @@ def comparison_figures(
 ) -> dict[str, "Figure"]:
     """What can be drawn of these runs, by the name of a file."""
     sweep, metric, search = comparison.sweep, comparison.monitor, comparison.is_search
-    title = label(sweep.name) if sweep else ""
+    title = label("\n".join(textwrap.wrap(sweep.name, 70))) if sweep else ""
     settings = comparison.settings
     # Along numbers a line can be drawn.
     numeric = [key for key in settings if is_numeric(comparison.table[key])]
@@ -37,7 +45,10 @@ def comparison_figures(
                 comparison, x, name, [] if search and hue is None else others, title
             )
     if sweep and search:
-        figures |= search_figures(sweep)
+        try:
+            figures |= search_figures(sweep)
+        except UserError as error:
+            print(f"NOTE: {error} Its own pictures are left out.", file=sys.stderr)
     return figures
 
 
@@ -46,7 +57,7 @@ def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: st
     figure = new_figure(8, 4.8)
     axes = figure.subplots()
     table = curves(comparison, metric)
-    table["label"] = labels(table, hue).map(label)
+    table["label"] = _line_labels(table, hue)
     names = list(dict.fromkeys(table["label"]))
     for name, colour in zip(names, _colours(len(names)), strict=True):
         runs = table[table["label"] == name]
@@ -73,7 +84,7 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     table = comparison.table.copy()
-    table["label"] = labels(table, hue).map(label)
+    table["label"] = _line_labels(table, hue)
     names = list(dict.fromkeys(table["label"]))
     numeric = is_numeric(table[x])
     places = {value: value if numeric else i for i, value in enumerate(dict.fromkeys(table[x]))}
@@ -93,11 +104,15 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     if numeric:
         _numeric_axis(axes, sorted(places))
     else:
-        axes.set_xticks(list(places.values()), [label(plain_number(value)) for value in places])
+        short = _shortened([plain_number(value) for value in places], MOST_BESIDE)
+        axes.set_xticks(list(places.values()), [label(name) for name in short])
+        if sum(map(len, short)) > 60:
+            for tick in axes.get_xticklabels():
+                tick.set(rotation=30, ha="right", rotation_mode="anchor")
         axes.set_xlim(-0.5, len(places) - 0.5)
     rest = [key for key in comparison.settings if key not in (x, *hue)]
-    averaged = f"\n(mean over {', '.join([*rest, 'seed'])})" if rest else ""
-    axes.set(title=title + label(averaged), xlabel=label(x), ylabel=label(y))
+    averaged = textwrap.fill(f"(mean over {', '.join([*rest, 'seed'])})", 70) if rest else ""
+    axes.set(title="\n".join(filter(None, (title, label(averaged)))), xlabel=label(x), ylabel=label(y))
     axes.grid(alpha=0.3)
     _legend(axes, names)
     return figure
@@ -137,32 +152,63 @@ def _colours(count: int) -> list[Any]:
 
 
 def _legend(axes: Any, names: list[str]) -> None:
+    """Name the lines: inside the plot where names are few and short, else beside or below it."""
     if names in ([], [""]):
         return
-    if len(names) <= 4:
-        axes.legend(fontsize=8)
-    elif len(names) <= MOST_LABELS:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    else:
+    if len(names) > MOST_LABELS:
         axes.set_title(f"{axes.get_title()}\n({len(names)} lines; choose fewer with --hue)")
+        return
+    figure, handles = axes.figure, axes.get_legend_handles_labels()[0]
+    longest = max(map(len, names))
+    if longest > MOST_BESIDE:
+        # Below, in as many columns as fit; the figure grows, so that the plot keeps its size.
+        width, height = figure.get_size_inches()
+        columns = max(1, min(len(names), int(width * CHARACTERS_PER_INCH) // (longest + 8)))
+        figure.set_size_inches(width, height + 0.2 * -(-len(names) // columns))
+        figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=columns)
+    elif len(names) <= 4:
+        axes.legend(fontsize=8)
+    else:
+        figure.legend(handles, names, fontsize=8, loc="outside right center")
+
+
+def _line_labels(table: Any, keys: list[str]) -> Any:
+    """A label for each row of the table, as it can be drawn."""
+    whole = labels(table, keys)
+    names = list(dict.fromkeys(whole))
+    return whole.map(dict(zip(names, _shortened(names, MOST_CHARACTERS), strict=True))).map(label)
+
+
+def _shortened(names: list[str], most: int) -> list[str]:
+    """The names, long ones without their middle; those that are then the same are numbered."""
+    short = [
+        name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}" for name in names
+    ]
+    return [
+        f"{name} ({short[:i].count(name) + 1})" if name in short[:i] else name for i, name in enumerate(short)
+    ]
 
 
 def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     """Optuna's own pictures of a search: history, importances, parallel coordinates; of several objectives
     the Pareto front.
+
+    Raises:
+        UserError: the study is damaged.
     """
     import matplotlib
     import optuna
     from matplotlib import pyplot
     from optuna.trial import TrialState
 
-    from seqexp.sweeps.search import storage_url
+    from seqexp.sweeps.search import damage_said, open_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    study = optuna.load_study(study_name=sweep.name, storage=storage_url(sweep))
-    names = study.user_attrs["search"]["objectives"]
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    study, trials = open_study(sweep)
+    with damage_said(sweep):
+        names = [str(name) for name in study.user_attrs["search"]["objectives"]]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < 2:
         return {}
     draw = optuna.visualization.matplotlib
@@ -188,19 +234,10 @@ def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     return figures
 
 
-def save_for_paper(figure: "Figure", stem: Path) -> bytes:
-    """Write ``<stem>.png`` and ``<stem>.svg``; the bytes of the PNG."""
-    import matplotlib
-
+def save_for_paper(figure: "Figure", stem: Path) -> None:
+    """Write ``<stem>.png`` and ``<stem>.svg``, in which text stays text that a paper can restyle."""
     if stem.parent.is_symlink():
         raise UserError(f"{stem.parent} is a link; name another folder with --figures.")
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{stem.parent} cannot be made: {error.strerror}.") from error
-    # Text stays text, which a paper can restyle; no date, so that the same runs give the same file.
-    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqexp"}):
-        # Signs that the font does not have are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
-    return save(figure, stem.with_suffix(".png"))
+    make_folder(stem.parent)
+    for kind in ("svg", "png"):
+        save(figure, stem.with_name(f"{stem.name}.{kind}"))

@@ -16,7 +16,7 @@ from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
 from seqexp.reports.tables import cells, number
 from seqexp.tracking.catalog import Entry, measured, sweep_runs
-from seqexp.tracking.plots import loss_figure, png
+from seqexp.tracking.plots import loss_figure, rendered
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -85,7 +85,7 @@ def sweep_page(entry: Entry) -> dict[str, Any]:
     pictures = []
     if comparison:
         figures = comparison_figures(comparison)
-        pictures = [Picture(name.replace("_", " "), png(figure)) for name, figure in figures.items()]
+        pictures = [Picture(name.replace("_", " "), rendered(figure)) for name, figure in figures.items()]
     left_out = comparison.left_out if comparison else jobs
     return {
         **_common(entry, "Sweep"),
@@ -191,7 +191,7 @@ def _pictures(run: RunFolder) -> list[Picture]:
     pictures = _png_files(run.path / "plots")
     rows = read_numbers(run.metrics_file)
     if not pictures and rows:
-        pictures = [Picture("loss", png(loss_figure(rows, run.path.name, "nats")))]
+        pictures = [Picture("loss", rendered(loss_figure(rows, run.path.name, "nats")))]
     return sorted(pictures, key=lambda picture: picture.title != "loss")
 
 

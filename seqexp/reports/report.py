@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from seqexp.errors import UserError
-from seqexp.files import write_atomically
+from seqexp.files import make_folder, write_atomically
 from seqexp.reports.page import MOST_TEXT, Picture, cut, run_page, sweep_page
 from seqexp.reports.tables import escape_markdown
 from seqexp.tracking.catalog import Entry
@@ -29,8 +29,8 @@ def write_report(entry: Entry, target: Path) -> None:
         UserError: it cannot be written there.
     """
     page = make_page(entry)
+    make_folder(target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".md":
             page["links"] = _write_pictures(page, target)
         text = render(page, "report.md.j2" if target.suffix == ".md" else "report.html.j2")
@@ -46,7 +46,7 @@ def _write_pictures(page: dict[str, Any], target: Path) -> dict[int, str]:
         pictures += more
     folder = target.with_name(f"{target.stem}-files")
     if pictures:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     links, written = {}, set()
     for i, picture in enumerate(pictures):
         name = re.sub("[^A-Za-z0-9]+", "_", picture.title).strip("_")[:60] + ".png"

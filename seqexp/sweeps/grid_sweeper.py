@@ -6,10 +6,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from seqexp.files import make_folder
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import note_killed_jobs
+from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.sweep_folder import SweepFolder
 
 
@@ -27,6 +31,13 @@ class GridSweeper(BasicSweeper):
         loader: Any = self._loader
         super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
 
+    def _parse_config(self) -> list[str]:
+        return param_words(self.params)
+
+    @staticmethod
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        return BasicSweeper.split_arguments(keep_quotes(overrides), max_batch_size)
+
     def validate_batch_is_legal(self, batch: Any) -> None:
         self._loader.keep = True
         super().validate_batch_is_legal(batch)
@@ -35,12 +46,13 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        assert self.config is not None
+        make_folder(Path(str(self.config.hydra.sweep.dir)))
         while True:
             try:
                 return super().sweep(arguments)
             except TerminatedWorkerError:
                 # The jobs that are done are found again; the others go on.
-                assert self.config is not None
                 if not note_killed_jobs(SweepFolder(Path(str(self.config.hydra.sweep.dir)))):
                     raise
                 print("a job's process was killed; going on with the others", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any
 
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import RunFailedError, UserError
+from seqexp.files import cannot_make, make_folder
 from seqexp.tracking.catalog import flatten, read_flat_config
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
@@ -42,10 +43,13 @@ class SweepJob:
         if self.run and self._kills() >= MOST_KILLS:
             raise RunFailedError(f"its process was killed {MOST_KILLS} times (was there too little memory?).")
         if self.run is None:
-            path = self.sweep.path / f"{self.number}_{config.fingerprint()}"
+            path = make_folder(self.sweep.path) / f"{self.number}_{config.fingerprint()}"
             try:
-                path.mkdir(parents=True)
-            except FileExistsError:  # another process came first
+                path.mkdir()
+            except FileExistsError as error:
+                if not path.is_dir():
+                    raise cannot_make(path, error) from error
+                # Another process came first.
                 self.run = RunFolder(path)
                 return "elsewhere"
             self.run = RunFolder(path)
@@ -71,13 +75,16 @@ class SweepJob:
             words = " ".join(self.words)
             name = f"{self.number}_{hashlib.sha256(words.encode()).hexdigest()[:10]}"
             self.run = RunFolder(self.sweep.path / name)
-            self.run.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.run.path)
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
             self.run.write_status("failed", error=text, words=self.words)
 
     def record(self, status: str, **more: Any) -> None:
         """This job's line in the sweep's ledger."""
         folder = self.run.path.name if self.run else None
+        monitor = self.run.result().get("monitor") if self.run else None
+        if isinstance(monitor, dict) and monitor.get("name") == more.get("metric"):
+            more["mode"] = monitor.get("mode")  # whether more or less of it is better
         self.sweep.record({"job": self.number, "words": self.words, "run": folder, "status": status, **more})
 
 
@@ -119,6 +126,8 @@ def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder 
     """
     ours = flatten(to_plain(config))
     varied = {name for key in sweep.call.get("swept", []) for name in (key, f"{key}.name") if name in ours}
+    # Files are part of the fingerprint as typed; a saved configuration has their absolute paths.
+    varied = {name for name in varied if not name.endswith("path")}
 
     def strangeness(run: RunFolder) -> tuple[bool, bool]:
         other = read_flat_config(run)
@@ -129,5 +138,6 @@ def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder 
         other = read_flat_config(run)
         return not other or all(other.get(key) == ours[key] for key in varied)
 
-    runs = [RunFolder(path) for path in sorted(sweep.path.glob(f"*_{config.fingerprint()}"))]
+    paths = sorted(sweep.path.glob(f"*_{config.fingerprint()}"))
+    runs = [RunFolder(path) for path in paths if path.is_dir()]  # a link may lead nowhere
     return min(filter(possible, runs), key=strangeness, default=None)

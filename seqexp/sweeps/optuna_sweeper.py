@@ -16,7 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from seqexp.config.root import to_typed
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
+from seqexp.files import make_folder
+from seqexp.quoting import param_words
 from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
+from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.run_folder import LOCK, command_line
 from seqexp.tracking.sweep_folder import SweepFolder
 
@@ -37,18 +40,18 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from seqexp.metrics.metric import check_monitor
-        from seqexp.sweeps.search import Search, Space, check_sampler
+        from seqexp.sweeps.search import Search, Space, check_sampler, damage_said
         from seqexp.tasks.declared import declared_metrics
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
-        words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        space = Space(parser.parse_overrides(words), self._is_whole)
+        words = [*param_words(self._params), *arguments]
+        space = Space(keep_quotes(parser.parse_overrides(words)), self._is_whole)
         # Hydra's own configuration knows only words without a range: settings come from one like a job's.
         first = to_typed(self._composed(space.first_words()))
         settings = first.sweep
         check_sampler(settings, space)
         sweep = SweepFolder(Path(str(self._config.hydra.sweep.dir)))
-        sweep.path.mkdir(parents=True, exist_ok=True)
+        make_folder(sweep.path)
         declared = declared_metrics(first)
         objectives = {
             name: check_monitor("sweep.objectives", name, declared).mode
@@ -56,7 +59,8 @@ class OptunaSweeper(Sweeper):
         }
         try:
             with FileLock(sweep.path / LOCK, timeout=0):
-                search = Search(sweep, settings, space, objectives, first.seed)
+                with damage_said(sweep):
+                    search = Search(sweep, settings, space, objectives, first.seed)
                 self._run(search, sweep, settings)
         except Timeout:
             raise UserError(f"{sweep.path} is in use by another search; wait for it, or stop it.") from None

@@ -1,5 +1,6 @@
 """How far a sweep is: a line after each job, or a bar over jobs that run side by side."""
 
+import math
 import sys
 import threading
 import time
@@ -7,23 +8,35 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seqexp.quoting import as_typed
 from seqexp.tracking.sweep_folder import SweepFolder
 
 DONE = ("finished", "pruned", "failed")
 
 
-def best_job(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The entry of the ledger with the best value of its (first) metric."""
-    measured = [entry for entry in entries if isinstance(entry.get("value"), int | float)]
-    if not measured:
-        return None
-    pick = max if measured[-1].get("mode") == "max" else min
-    return pick(measured, key=lambda entry: entry["value"])
+def best_jobs(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each metric that jobs were judged by, the ledger's entry with the best value.
+
+    Jobs that chose their checkpoints by different metrics are not compared with each other.
+    """
+    last = {entry["run"]: entry for entry in entries if _is_number(entry.get("value"))}
+    best: dict[str, dict[str, Any]] = {}
+    for entry in last.values():
+        metric = str(entry.get("metric"))
+        higher = entry.get("mode") == "max"
+        other = best.get(metric)
+        if other is None or (entry["value"] > other["value"] if higher else entry["value"] < other["value"]):
+            best[metric] = entry
+    return best
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def told(sweep: SweepFolder, number: int, words: list[str]) -> str:
-    """What a job is called: the words in which it differs."""
-    return " ".join(map(_rounded, sweep.swept_words(words))) or f"job {number}"
+    """What a job is called: the overrides in which it differs from the sweep's other jobs."""
+    return " ".join(_rounded(as_typed(word)) for word in sweep.swept_words(words)) or f"job {number}"
 
 
 def _rounded(word: str) -> str:
@@ -53,10 +66,9 @@ def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
     pruned = sum(entry["status"] == "pruned" for entry in by_job.values())
     if failed or pruned:
         parts.append(", ".join(f"{n} {word}" for n, word in ((failed, "failed"), (pruned, "pruned")) if n))
-    best = best_job(sweep.ledger())
-    if best:
+    for metric, best in best_jobs(sweep.ledger()).items():
         words = told(sweep, best["job"], best["words"])
-        parts.append(f"best {best['metric']} {best['value']:.4g} ({words})")
+        parts.append(f"best {metric} {best['value']:.4g} ({words})")
     if worked and done < total:
         per_job = (time.time() - call["started"]) / len(worked)
         parts.append(f"about {time_left(per_job * (total - done))} left")
@@ -84,7 +96,9 @@ class SweepWatch:
                 bar.update(done - bar.n)
                 bar.refresh()
             elif done > shown and done:
-                print(f"{self._sweep.name}: {done} of {total} jobs done, {rest}", file=sys.stderr)
+                print(
+                    f"{self._sweep.name}: {done} of {total} jobs done{rest and ', '}{rest}", file=sys.stderr
+                )
             shown = max(shown, done)
             if over:
                 break

@@ -4,12 +4,15 @@ The study is a sqlite file. Each trial is drawn by a sampler that is seeded anew
 number, so that a search that was interrupted draws what it would have drawn.
 """
 
+import contextlib
+import functools
 import io
 import json
 import math
 import pickle
+import sqlite3
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,10 +23,14 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
+from seqexp.files import make_folder
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -147,10 +154,11 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.settings, self.space, self.seed = settings, space, seed
-        sweep.path.mkdir(parents=True, exist_ok=True)
+        make_folder(sweep.path)
+        storage = open_storage(sweep)
         self.study = optuna.create_study(
-            study_name=sweep.name,
-            storage=storage_url(sweep),
+            study_name=_study_name(storage, sweep),
+            storage=storage,
             directions=["maximize" if mode == "max" else "minimize" for mode in objectives.values()],
             load_if_exists=True,
         )
@@ -239,8 +247,48 @@ class Search:
             self.study.tell(trial, came)
 
 
-def storage_url(sweep: SweepFolder) -> str:
-    return f"sqlite:///{sweep.path / STUDY}"
+def open_storage(sweep: SweepFolder) -> optuna.storages.RDBStorage:
+    """Open, or make, the sqlite file of the study."""
+    # The path is no part of a URL, in which '?', '#', '%' and, for Optuna, braces have a meaning.
+    connect = functools.partial(sqlite3.connect, sweep.path / STUDY, check_same_thread=False)
+    return optuna.storages.RDBStorage("sqlite://", {"creator": connect, "poolclass": QueuePool})
+
+
+def open_study(
+    sweep: SweepFolder, pruner: optuna.pruners.BasePruner | None = None
+) -> tuple[optuna.Study, list[optuna.trial.FrozenTrial]]:
+    """The study of a sweep, which may be a stranger's, and all its trials.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    with damage_said(sweep):
+        storage = open_storage(sweep)
+        study = optuna.load_study(study_name=_study_name(storage, sweep), storage=storage, pruner=pruner)
+        return study, study.get_trials(deepcopy=False)
+
+
+def _study_name(storage: optuna.storages.RDBStorage, sweep: SweepFolder) -> str:
+    """The name of the one study in the file: that of the folder, unless the folder was renamed."""
+    names = optuna.get_all_study_names(storage)
+    return names[0] if len(names) == 1 else sweep.name
+
+
+@contextlib.contextmanager
+def damage_said(sweep: SweepFolder) -> Iterator[None]:
+    """Turn what Optuna and sqlite raise for a damaged study into one message.
+
+    Raises:
+        UserError: what is damaged, where, and what to do.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:150] or type(error).__name__
+        raise UserError(
+            f"{sweep.path / STUDY} cannot be used ({reason}): Optuna's study is damaged. Put back a copy, or "
+            "search under another sweep.name; the runs are unharmed."
+        ) from error
 
 
 def pruner(name: str) -> optuna.pruners.BasePruner:
@@ -257,10 +305,8 @@ class PruningWatch:
     def __init__(self, sweep: SweepFolder, settings: SweepConfig, metric: str, eval_every: int) -> None:
         assert settings.trial is not None
         self._metric, self._eval_every = metric, eval_every
-        study = optuna.load_study(
-            study_name=sweep.name, storage=storage_url(sweep), pruner=pruner(str(settings.pruner))
-        )
-        trial = study.get_trials(deepcopy=False)[settings.trial]
+        study, trials = open_study(sweep, pruner(str(settings.pruner)))
+        trial = trials[settings.trial]
         self._reported = set(trial.intermediate_values)
         self._trial = optuna.trial.Trial(study, trial._trial_id)
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from seqexp.errors import UserError
-from seqexp.files import number, read_bounded
+from seqexp.files import number, read_bounded, user_path
 from seqexp.metrics.metric import RUN_METRICS
 from seqexp.metrics.metric import best as best_value
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
@@ -243,7 +243,7 @@ def find(target: str) -> list[Entry]:
                 "to the folder where you did."
             )
         return [everything[-1]]
-    path = Path(os.path.expanduser(target))
+    path = user_path(target)
     if not path.is_dir():
         raise UserError(f"{target}: there is no such folder; `seqexp runs` lists runs and sweeps.")
     if is_sweep(path):

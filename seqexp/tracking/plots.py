@@ -1,7 +1,10 @@
 """Pictures of a run. Each function returns a figure; `save` writes it and gives its bytes for TensorBoard."""
 
+import functools
 import io
 import logging
+import re
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,20 @@ from seqexp.quoting import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+# The formats of pictures, by suffix, each with the metadata that leaves the date out.
+FORMATS: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+# What the names of fonts begin with that have the signs which DejaVu Sans lacks.
+FALLBACK_FONTS = (
+    "Noto Sans", "Noto Serif CJK", "Noto Emoji", "Source Han Sans", "WenQuanYi", "Droid Sans Fallback",
+    "AR PL ", "IPA", "TakaoPGothic", "VL Gothic", "NanumGothic", "UnDotum", "Baekmuk", "Lohit ", "FreeSans",
+    "FreeSerif", "Arial Unicode MS", "Microsoft YaHei", "Microsoft JhengHei", "SimHei", "SimSun", "Yu Gothic",
+    "MS Gothic", "Malgun Gothic", "Nirmala UI", "Leelawadee UI", "Segoe UI", "PingFang", "Heiti", "STHeiti",
+    "Hiragino", "Apple SD Gothic Neo", "AppleGothic", "Symbola", "Unifont",
+)  # fmt: skip
 
 
 def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
@@ -26,20 +43,89 @@ def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
 
 
 def save(figure: "Figure", target: Path) -> bytes:
-    """Write the figure as a PNG and return the bytes."""
-    data = png(figure)
+    """Write the figure in the format that the suffix names, one of `FORMATS`; return the bytes."""
+    data = rendered(figure, target.suffix.lower().lstrip("."))
     write_atomically(target, data)
     return data
 
 
-def png(figure: "Figure") -> bytes:
-    """The figure as a PNG."""
+def rendered(figure: "Figure", kind: str = "png") -> bytes:
+    """The figure in one of `FORMATS`; the same figure gives the same bytes.
+
+    Text stays text in SVG. Signs that the font lacks are drawn with a font that has them, or else noted.
+    """
+    import matplotlib
+
+    options: dict[str, Any] = {"dpi": 120} if kind == "png" else {"metadata": FORMATS[kind]}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqexp"}):
+        data, missing = _drawn(figure, format=kind, **options)
+        if missing and _use_fallback_fonts(figure, missing):
+            data, missing = _drawn(figure, format=kind, **options)
+    for script in sorted(set(map(_script, missing))):
+        _note_missing(script)
+    return data
+
+
+def _drawn(figure: "Figure", **options: Any) -> tuple[bytes, set[str]]:
+    """The bytes, and the signs that no font of the figure has."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Signs that the font does not have, in the words of any language, are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(buffer, **options)
+    missing = set()
+    for warning in caught:
+        if found := re.match(r"Glyph (\d+) .*missing from", str(warning.message)):
+            missing.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return buffer.getvalue(), missing
+
+
+def _use_fallback_fonts(figure: "Figure", missing: set[str]) -> bool:
+    """Let the text fall back on installed fonts that have the `missing` signs; return whether there are any.
+
+    Only fonts with known names are opened: a system may have thousands.
+    """
+    from matplotlib.font_manager import fontManager, get_font
+    from matplotlib.text import Text
+
+    # It would say of every font that has no variant of the weight asked for.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    installed: dict[str, str] = {}
+    for entry in fontManager.ttflist:
+        if entry.name.startswith(FALLBACK_FONTS):
+            installed.setdefault(entry.name, entry.fname)
+    left, chosen = {ord(sign) for sign in missing}, []
+    for name, file in sorted(installed.items()):
+        signs = left & get_font(file).get_charmap().keys()
+        if signs:
+            chosen.append(name)
+            left -= signs
+        if not left:
+            break
+    for text in figure.findobj(Text) if chosen else []:
+        assert isinstance(text, Text)
+        text.set_fontfamily([*text.get_fontfamily(), *chosen])
+    return bool(chosen)
+
+
+@functools.cache
+def _note_missing(script: str) -> None:
+    """Say, once in a process for each script, that its signs are drawn as boxes, and what helps."""
+    import matplotlib
+
+    log.warning(
+        "NOTE: no font for pictures has the signs of %s; they are drawn as boxes. Install a font that has "
+        "them, such as Noto Sans CJK, and remove matplotlib's list of fonts (fontlist-*.json in %s).",
+        script, matplotlib.get_cachedir(),
+    )  # fmt: skip
+
+
+def _script(sign: str) -> str:
+    """What Unicode's name of the sign begins with: CJK, HANGUL, DEVANAGARI; of symbols ``symbols``."""
+    if unicodedata.category(sign).startswith("S"):
+        return "symbols"
+    return unicodedata.name(sign, "no name").partition(" ")[0]
 
 
 def label(text: str) -> str:

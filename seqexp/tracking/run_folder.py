@@ -17,8 +17,18 @@ from filelock import FileLock, Timeout
 
 from seqexp.config.root import SCHEMA_VERSION, TrainConfig, from_plain
 from seqexp.errors import UserError
-from seqexp.files import number, read_bounded, read_json, read_json_lines, write_atomically, write_json
-from seqexp.quoting import unquote
+from seqexp.files import (
+    cannot_make,
+    make_folder,
+    number,
+    read_bounded,
+    read_json,
+    read_json_lines,
+    user_path,
+    write_atomically,
+    write_json,
+)
+from seqexp.quoting import as_typed
 
 OUTPUTS = Path("outputs")
 # Norms over time within a sequence, a row a validation; beside metrics.jsonl.
@@ -35,16 +45,20 @@ class RunFolder:
 
     @classmethod
     def create(cls, command: str, name: str) -> "RunFolder":
-        """A new folder that no other run has."""
+        """Make a new folder, named after the time.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        parent = make_folder(OUTPUTS / command / name)
         while True:
-            now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-            path = OUTPUTS / command / name / now
+            path = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
             try:
-                path.mkdir(parents=True)
-            except FileExistsError:
+                path.mkdir()
+            except FileExistsError:  # another run began in this microsecond
                 continue
             except OSError as error:
-                raise UserError(f"{path} cannot be made: {error.strerror}.") from error
+                raise cannot_make(path, error) from error
             return cls(path)
 
     @property
@@ -68,9 +82,7 @@ class RunFolder:
         return self.config_file.is_file() and (self.checkpoints / "index.json").is_file()
 
     def subfolder(self, name: str) -> Path:
-        folder = self.path / name
-        folder.mkdir(exist_ok=True)
-        return folder
+        return make_folder(self.path / name)
 
     def write_config(self, config: dict[str, Any]) -> None:
         values = {"schema_version": SCHEMA_VERSION, **config}
@@ -200,7 +212,7 @@ def find_run(run: str, key: str = "run") -> RunFolder:
                 "Train one with `seqexp train`, or go to the folder where you did."
             )
         return RunFolder(max(runs, key=_started))
-    path = Path(run).expanduser()
+    path = user_path(run)
     if not path.is_dir():
         raise UserError(f"{key}={run}: there is no such folder. Give a run's folder, or {key}=latest.")
     if not RunFolder(path).has_checkpoint():
@@ -241,11 +253,4 @@ def remember_typed_words() -> None:
 def command_line() -> str:
     """The words that were typed, as one line that a shell would read in the same way."""
     command, *words = _typed or sys.argv
-    return " ".join([*command.split(), *map(_as_typed, words)])
-
-
-def _as_typed(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if equals and len(value) > 1 and value.startswith("'") and value.endswith("'"):
-        word = f"{key}={unquote(value)}"  # the dispatcher had quoted it
-    return shlex.quote(word)
+    return " ".join([*command.split(), *(shlex.quote(as_typed(word)) for word in words)])

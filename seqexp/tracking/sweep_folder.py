@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqexp.files import read_json, read_json_lines, write_json
+from seqexp.files import make_folder, read_json, read_json_lines, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 # Of a search: Optuna's study.
@@ -29,7 +29,7 @@ class SweepFolder:
 
         `before` of the jobs were done before.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         about = self.about()
         call = {
             "command_line": command_line,
@@ -56,9 +56,12 @@ class SweepFolder:
         return calls[-1] if calls else {}
 
     def swept_words(self, words: list[str]) -> list[str]:
-        """Of a job's words those in which the jobs differ."""
-        swept = self.call.get("swept", [])
-        return [word for word in words if word.partition("=")[0].lstrip("+") in swept]
+        """Of a job's overrides those in which the jobs differ, those of earlier command lines among them."""
+        jobs = [_by_key(entry["words"]) for entry in self.ledger() if entry["words"]] + [_by_key(words)]
+        keys = {key for job in jobs for key in job if not key.startswith(("sweep.", "hydra"))}
+        differing = {key for key in keys if len({job.get(key) for job in jobs}) > 1}
+        differing.update(self.call.get("swept", []))
+        return [word for word in words if _key(word) in differing]
 
     def record(self, entry: dict[str, Any]) -> None:
         """Add a job's line to the ledger; jobs side by side may write at once."""
@@ -80,6 +83,14 @@ class SweepFolder:
             path for path in paths if _number(path) is not None and path.is_dir() and not path.is_symlink()
         ]
         return [RunFolder(path) for path in sorted(folders, key=lambda path: (_number(path), path.name))]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _by_key(words: list[str]) -> dict[str, str]:
+    return {_key(word): word.partition("=")[2] for word in words}
 
 
 def _clean_call(call: dict[str, Any]) -> dict[str, Any]:

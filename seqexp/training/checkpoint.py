@@ -24,7 +24,7 @@ import torch
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import RunFailedError, UserError
-from seqexp.files import number, read_bounded, read_json, whole_or_not_there, write_json
+from seqexp.files import make_folder, number, read_bounded, read_json, whole_or_not_there, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Checkpoints:
             ) from error
 
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         stem = f"step_{step:08d}"
         weights, rest = _take_weights(snapshot)
         last: dict[str, Any] = {"step": step, "file": f"{stem}.pt", "weights": {}}

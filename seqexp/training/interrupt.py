@@ -1,11 +1,14 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop after the current step; a second Ctrl-C stops at once.
+"""What Ctrl-C and signals do to a command: `StopRequest` in the training loop, `interruptible` elsewhere.
 
+In training, Ctrl-C, SIGTERM and SIGUSR1 ask to stop after the current step; a second Ctrl-C stops at once.
 Slurm sends SIGUSR1 before a job's time is over, if asked to (``--signal=USR1@60``), and SIGTERM when it
-pre-empts.
+pre-empts. Elsewhere SIGTERM and SIGHUP do what Ctrl-C does, so that a command saves what it has.
 """
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -36,4 +39,30 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt; further ones are ignored while it is handled.
+
+    A signal that the process was started to ignore (``nohup``) stays ignored.
+    """
+    numbers: list[int] = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before: dict[int, Any] = {}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # Only the main thread may handle signals; elsewhere the program around us does.
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
