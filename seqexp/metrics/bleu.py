@@ -131,6 +131,7 @@ def short_references(lengths: Sequence[int], tokenizer: str) -> str | None:
         return None
     effect = "is 0 whatever the translations are" if short == len(lengths) else "says little"
     return (
-        f"{short:,} of {len(lengths):,} references have fewer than {ORDER} tokens (tokenizer {tokenizer}), so "
-        f"BLEU, which counts sequences of {ORDER}, {effect}; chrF, which counts characters, is the better number."
+        f"{short:,} of {len(lengths):,} references have fewer than {ORDER} tokens (tokenizer {tokenizer}), "
+        f"so BLEU, which counts sequences of {ORDER}, {effect}; chrF, which counts characters, is the better "
+        "number."
     )

@@ -76,13 +76,14 @@ class Translation(Task):
         assert isinstance(data, ParallelData)
         references = [target for _, target in data.splits[split].pairs]
         tokenizer = choose_tokenizer(self.bleu_tokenize, references)
-        note = short_references(reference_lengths(references, tokenizer), tokenizer)
-        chosen = (
-            f"BLEU is computed with sacreBLEU's tokenizer {tokenizer}, by the script of the references; "
-            "task.bleu_tokenize= sets another."
-        )
-        automatic = self.bleu_tokenize == "auto" and tokenizer != "13a"
-        return [chosen] * automatic + [note] * (note is not None)
+        notes = []
+        if self.bleu_tokenize == "auto" and tokenizer != "13a":
+            notes.append(
+                f"BLEU is computed with sacreBLEU's tokenizer {tokenizer}, by the script of the references; "
+                "task.bleu_tokenize= sets another."
+            )
+        short = short_references(reference_lengths(references, tokenizer), tokenizer)
+        return [*notes, short] if short else notes
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Cross-entropy summed over the real target tokens, each sentence's end among them."""
