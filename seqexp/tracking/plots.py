@@ -161,7 +161,7 @@ def loss_figure(
     values = [value for value in train[1] + val[1] if value > 0]
     if values and max(values) > 10 * min(values):
         axes.set_yscale("log")
-    axes.set(title=label(title), ylabel=f"loss ({unit})")
+    axes.set(title=label(title), ylabel=f"loss ({unit})" if unit else "loss")
     below.plot(*_curve(rows, "train/grad_norm"), color="tab:green", lw=1)
     below.set(xlabel="step", ylabel="gradient norm\n(before clipping)", yscale="log")
     steps, lengths = _curve(rows, "train/seq_len")
