@@ -1,8 +1,11 @@
-"""Peak memory of reading a corpus: encode it, draw training batches, read validation batches.
+"""Memory of reading a corpus (its peak) and of training on batches of many shapes (its curve).
 
-    python scripts/bench_memory.py                 # 5 MB and 1000 MB
+    python scripts/bench_memory.py                 # corpora of 5 MB and 1000 MB
+    python scripts/bench_memory.py --train data=tatoeba model=transformer data.batch_size=64 \\
+        trainer.max_steps=2000 trainer.eval_every=100000
 
-Each size is a process of its own with a cache of its own, run twice: first start and second start.
+Each size of a corpus is a process of its own with a cache of its own, run twice: first and second start.
+`--train` takes the words of `seqexp train` and prints a line of JSON every 100 steps.
 """
 
 import argparse
@@ -40,6 +43,31 @@ def measure(path: str) -> None:
     print(json.dumps({"ready_s": ready, "imports_mb": imported, "peak_mb": peak}))
 
 
+def train(words: list[str]) -> None:
+    """Run `seqexp train` with these words; print memory in MB, seconds of CPU, and the loss."""
+    from seqexp import cli
+    from seqexp.tracking.metrics import MetricsLog
+
+    write = MetricsLog.write
+
+    def write_and_print(log: MetricsLog, step: int, metrics: dict[str, float]) -> None:
+        if step % 100 == 0 and "train/loss" in metrics:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            row = {
+                "step": step,
+                "resident_mb": round(pages * resource.getpagesize() / 2**20),
+                "peak_mb": round(metrics["memory/peak_mb"]),
+                "cpu_s": round(time.process_time(), 1),
+                "tokens_per_s": round(metrics["speed/tokens_per_s"]),
+                "loss": metrics["train/loss"],
+            }
+            print(json.dumps(row), flush=True)
+        write(log, step, metrics)
+
+    MetricsLog.write = write_and_print  # type: ignore[method-assign, assignment]
+    sys.exit(cli.main(["train", *words]))
+
+
 def write_text(path: Path, megabytes: int) -> None:
     """Lines of made-up words of the given size."""
     numbers = random.Random(0)
@@ -54,7 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[5, 1000])
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--train", nargs="+", metavar="WORD", help="words of `seqexp train`")
     arguments = parser.parse_args()
+    if arguments.train:
+        train(arguments.train)
     if arguments.child:
         measure(arguments.child)
         return

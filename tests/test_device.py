@@ -178,3 +178,32 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not keep_freed_memory()
     monkeypatch.delattr(os, "confstr")  # as on Windows
     assert not keep_freed_memory()
+
+
+PRIMITIVES = """
+import torch
+from seqexp.config.run import DeviceConfig
+from seqexp.training import device
+
+device.ONEDNN_PRIMITIVES = 20
+device.setup_device(DeviceConfig(name="cpu", threads=1))
+layer = torch.nn.LSTM(4, 4, batch_first=True)
+with torch.no_grad():
+    for _ in range(2):
+        for length in range(1, 61):
+            layer(torch.zeros(1, length, 4))
+"""
+
+
+@pytest.mark.parametrize("name", [None, "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_few_shapes_are_remembered(name: str | None) -> None:
+    """oneDNN keeps as many primitives as we say, or as the user says; its own log counts those made."""
+    clean = {key: value for key, value in os.environ.items() if not key.endswith("PRIMITIVE_CACHE_CAPACITY")}
+    environment = {**clean, "ONEDNN_VERBOSE": "2", **({name: "1000"} if name else {})}
+    ran = subprocess.run(
+        [sys.executable, "-c", PRIMITIVES], env=environment, capture_output=True, text=True, check=True
+    )
+    made = sum("create:cache_miss" in line and ",rnn," in line for line in ran.stdout.splitlines())
+    if not made:
+        pytest.skip("torch's LSTM does not use oneDNN here, or oneDNN's log is off")
+    assert made == (60 if name else 120)

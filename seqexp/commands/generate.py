@@ -170,11 +170,8 @@ class _Writer:
                 raise
         self._say_notes()
         if not self.streams and not self.talks:
-            hand_out(
-                "".join(f"{self.products[i]}\n" for i in sorted(self.products)),
-                self.config.output,
-                self.folder.path,
-            )
+            text = "".join(f"{self.products[index]}\n" for index in sorted(self.products))
+            hand_out(text, self.config.output, self.folder.path)
 
     def _take(self, prediction: "Prediction", file: Any, streamed: bool) -> None:
         row = self._keep(prediction, file)

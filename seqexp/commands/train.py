@@ -259,10 +259,11 @@ def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, dat
     from seqexp.training.hooks.ema import EMA
     from seqexp.training.hooks.exams import Exams
     from seqexp.training.hooks.gradient_flow import GradientFlow
+    from seqexp.training.hooks.memory import FreedMemory
     from seqexp.training.hooks.pruning import Pruning
     from seqexp.training.hooks.samples import Samples
 
-    hooks: list[Any] = []
+    hooks: list[Any] = [FreedMemory()]
     if config.trainer.ema_decay is not None:
         hooks.append(EMA(model, task, config.trainer.ema_decay))
     if config.exams.wanted:

@@ -1,5 +1,6 @@
 """Where to compute, how precisely, compiled or not: decided once, said, and written down."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -21,6 +22,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # (6 * parameters * tokens, Kaplan et al. 2020): about a minute of work there. On CPUs it never does: the
 # compiled bf16 step of both sizes measured in docs/speed.md was slower than the eager one.
 COMPILE_FROM_FLOPS = {"cuda": 1e16}
+
+# oneDNN keeps a primitive for every shape that it has met, 1,024 of them by default; one of a matrix
+# product in bf16 takes about 0.3 MB. The default Transformer uses 49 shapes in a step of translation; with
+# 512 primitives most shapes that come again are found (docs/speed.md).
+ONEDNN_PRIMITIVES = 512
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def setup_device(config: DeviceConfig) -> Device:
         torch.backends.cudnn.allow_tf32 = True
     if kind == "cpu":
         keep_freed_memory()
+        limit_primitive_cache()
     return Device(torch.device(kind), precision, threads)
 
 
@@ -112,6 +119,30 @@ def keep_freed_memory() -> bool:
         return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
     return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))
+
+
+def release_freed_memory() -> None:
+    """Give freed memory that glibc keeps back to the system."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int | None:
+    """The memory that this process holds now; None where Linux does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def limit_primitive_cache() -> None:
+    """Have oneDNN keep at most `ONEDNN_PRIMITIVES` primitives, unless the user's environment sets a limit.
+
+    oneDNN reads the variable when it makes its first primitive, so this comes before the first step.
+    """
+    if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:  # the older name, which oneDNN still reads
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_PRIMITIVES))
 
 
 def _native_bf16(kind: str) -> bool:
