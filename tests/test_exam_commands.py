@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from conftest import TINY_NMT, make_pairs, write_pairs
 from exam_helpers import ALL, DEVICE, SHORT, Main, evaluate, make_english, read, rows_of
-from seqexp.tracking.direction import better_when
 from small_trainer import make_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resume import assert_same_run
@@ -40,8 +39,12 @@ def test_exams_at_validations(sat_run: Path) -> None:
         assert all(value * 40 == pytest.approx(round(value * 40)) for value in points.values())
         assert all(0 < value < 1 for value in points.values())
         assert told[name] == pytest.approx(points)
-        assert better_when(name) == "max"
     result = read(sat_run / "result.json")
+    for name in ("exam/spelling", "exam/grammar"):
+        detail = result["details"][name]
+        assert (detail["unit"], detail["higher_is_better"], detail["count"]) == ("share of pairs", True, 20)
+        low, high = detail["interval"]
+        assert low <= result["metrics"][name] <= high
     points = {row["step"]: row["exam/spelling"] for row in rows if "exam/spelling" in row}
     best = max(points, key=lambda step: points[step])
     monitor = {"name": "exam/spelling", "mode": "max", "best": points[best], "step": best}

@@ -228,8 +228,9 @@ class Task(ABC):
         del model
         return ()
 
-    def show(self, prediction: Prediction) -> str | None:
+    def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
         """What the command line prints for a final prediction; None: its values as a line of JSON."""
+        del options
         return prediction.text if len(prediction.texts) == 1 else None
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample | None:

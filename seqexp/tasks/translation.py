@@ -1,6 +1,5 @@
 """Translation: generate the target sentence of a source, token by token."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -189,10 +188,10 @@ class Translation(Task):
     def figure_names(self, model: Any) -> tuple[str, ...]:
         return ("attention",) if model.shows_attention else ()
 
-    def show(self, prediction: Prediction) -> str:
-        """The translation on one line; of several a line of JSON."""
-        if len(prediction.texts) > 1:
-            return json.dumps(dict(prediction.values), ensure_ascii=False)
+    def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
+        """The translation on one line; a line of JSON if several were asked for."""
+        if options.generation.n_best > 1:
+            return None
         # A translation that holds a line end would shift all that follow it.
         return " ".join(prediction.text.split())
 
