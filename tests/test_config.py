@@ -245,6 +245,19 @@ def test_fingerprint_changes_with_what_decides_the_result(word: str) -> None:
     assert set(fingerprint) <= set("0123456789abcdef")
 
 
+def test_fingerprint_is_that_of_runs_that_did_not_have_the_setting_yet() -> None:
+    """A setting that is newer than a run counts where it is set."""
+    words = ("data=phrasebook", "model=nmt")
+    config = composed(*words)
+    older = to_plain(config)
+    for group, key in (("task", "bleu_tokenize"), ("trainer", "freeze"), ("optimizer", "lr_scale")):
+        del older[group][key]
+    again = from_plain({"schema_version": SCHEMA_VERSION, **older, "sweep": {"name": "s"}}, "config.yaml")
+    assert again.fingerprint() == config.fingerprint()
+    for word in ("task.bleu_tokenize=char", "trainer.freeze=[head]", "optimizer.lr_scale={head:0.5}"):
+        assert composed(*words, word).fingerprint() != config.fingerprint()
+
+
 # $SEQEXP_CONF
 
 

@@ -65,7 +65,7 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights, optimizer, random states and logged numbers agree to the last bit."""
     a, b = last_state(one), last_state(other)
-    for key in ("step", "model", "optimizers", "random", "scaler", "tokenizer"):
+    for key in ("step", "model", "optimizers", "random", "scaler", "preprocessor"):
         assert_same(a[key], b[key], key)
     assert rows_without_clock(one) == rows_without_clock(other)
 
