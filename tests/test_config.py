@@ -130,6 +130,47 @@ def test_the_command_line_wins() -> None:
     assert composed("debug=fast", "trainer.max_steps=3").trainer.max_steps == 3
 
 
+# What goes with what
+
+# Overrides that do not go together; how the message names both; and what it says would fit.
+MISFITS: list[tuple[tuple[str, ...], str, str, tuple[str, ...]]] = [
+    (("data=phrasebook", "task=language_modeling"), "task=language_modeling reads text, and data=phrasebook "
+     "gives pairs", "task", ("translation",)),
+    (("data=phrasebook", "task=language_modeling", "model=gpt"), "task=language_modeling reads text, and "
+     "data=phrasebook gives pairs", "data", ("text", "potter", "shakespeare")),
+    (("data=parity", "model=nmt"), "model=nmt is of kind encoder_decoder, and task=parity", "model",
+     ("gpt", "rnn", "lstm", "gru")),
+    (("data=phrasebook", "model=lstm"), "model=lstm is of kind causal, and task=translation", "model",
+     ("nmt", "transformer")),
+    (("data=shakespeare", "tokenizer=bits"), "tokenizer=bits cannot read data=shakespeare, which gives text",
+     "tokenizer", ("char", "byte", "word", "sentencepiece")),
+    (("data=parity", "tokenizer=char"), "tokenizer=char cannot read data=parity, which gives bits",
+     "tokenizer", ("bits",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "both", "group", "fitting"), MISFITS)
+def test_what_does_not_go_together(
+    words: tuple[str, ...], both: str, group: str, fitting: tuple[str, ...]
+) -> None:
+    """The message lists what fits, and each of it does."""
+    with pytest.raises(UserError) as caught:
+        composed(*words)
+    message = str(caught.value)
+    assert message.startswith(both)
+    assert f"{group}={', '.join(fitting)}" in message
+    rest = [word for word in words if not word.startswith(f"{group}=")]
+    for name in fitting:
+        more = ["data.path=somewhere"] if (group, name) == ("data", "text") else []
+        more += ["task=language_modeling"] if group == "data" else []
+        assert isinstance(composed(*dict.fromkeys([*rest, *more]), f"{group}={name}"), TrainConfig)
+
+
+def test_exams_are_for_tasks_that_declare_them() -> None:
+    with pytest.raises(UserError, match=r"exams=all is for task=language_modeling; this is task=parity"):
+        composed("data=parity", "model=rnn", "exams=all")
+
+
 # Saved configurations
 
 
@@ -254,7 +295,7 @@ def test_fingerprint_is_that_of_runs_that_did_not_have_the_setting_yet() -> None
         del older[group][key]
     again = from_plain({"schema_version": SCHEMA_VERSION, **older, "sweep": {"name": "s"}}, "config.yaml")
     assert again.fingerprint() == config.fingerprint()
-    for word in ("task.bleu_tokenize=char", "trainer.freeze=[head]", "optimizer.lr_scale={head:0.5}"):
+    for word in ("task.bleu_tokenize=char", "trainer.freeze=[head]", "+optimizer.lr_scale={head:0.5}"):
         assert composed(*words, word).fingerprint() != config.fingerprint()
 
 

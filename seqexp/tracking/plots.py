@@ -170,7 +170,8 @@ def loss_figure(
         for part in (axes, below):
             part.axvline(steps[i], color="gray", ls=":", lw=0.8)
     if changes:
-        axes.plot([], [], color="gray", ls=":", label=f"curriculum: {lengths[0]:g} to {lengths[-1]:g} bits")
+        told = f"curriculum: length {lengths[0]:g} to {lengths[-1]:g}"
+        axes.plot([], [], color="gray", ls=":", label=told)
     for part in (axes, below):
         part.grid(alpha=0.3)
     if train[0] or val[0]:
