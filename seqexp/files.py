@@ -75,8 +75,8 @@ def write_atomically(target: Path, data: bytes) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Readable JSON, atomically."""
-    write_atomically(target, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Readable JSON, atomically; what is not UTF-8 in it becomes U+FFFD."""
+    write_atomically(target, (as_utf8(json.dumps(value, indent=2, ensure_ascii=False)) + "\n").encode())
 
 
 def read_bounded(file: Path, limit: int = MOST_BYTES) -> bytes:
@@ -129,3 +129,15 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < 1e300 else None
+
+
+def as_utf8(path: str | os.PathLike[str]) -> str:
+    """A path that can be written as UTF-8: bytes of its name that are not UTF-8 become U+FFFD.
+
+    Python hands such bytes on as lone surrogates, which neither JSON nor a log can hold.
+    """
+    try:
+        name = os.fspath(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        name = os.fspath(path).encode("utf-8", "replace")
+    return name.decode("utf-8", "replace")

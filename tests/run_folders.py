@@ -23,7 +23,7 @@ RUN = Path("outputs/train/hand/one")
 SWEEP = Path("outputs/sweeps/s")
 
 CONFIG: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": 2,
     "model": {"name": "gpt", "n_layer": 4, "n_embd": 64},
     "optimizer": {"name": "adamw", "lr": 0.001},
     "data": {"name": "text", "seq_len": 50},
@@ -44,10 +44,12 @@ MANIFEST: dict[str, Any] = {
     "corpus": {
         "name": "text",
         "files": [{"path": "book.txt", "sha256": "ab" * 32}],
-        "parts": {"train": {"characters": 9000}, "val": {"characters": 1000}},
+        "splits": {"train": {"characters": 9000}, "val": {"characters": 1000}},
     },
     "parameters": {"total": 12345},
 }
+# Whether higher is better, as tasks declare it; of other metrics nobody has.
+HIGHER = {"val/loss": False, "val/accuracy": True, "val/bleu": True}
 # The smallest picture: one grey dot.
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -78,9 +80,13 @@ def make_run(
     more: dict[str, float] | None = None,
     words: list[str] | None = None,
     command: str = "train",
+    details: bool = True,
     **settings: Any,
 ) -> Path:
-    """A run as training leaves it, without checkpoints; ``model__n_layer=2`` is the setting model.n_layer."""
+    """A run as training leaves it, without checkpoints; ``model__n_layer=2`` is the setting model.n_layer.
+
+    Without `details` the result is one of schema 1.
+    """
     config = copy.deepcopy(CONFIG)
     for key, value in settings.items():
         *groups, last = key.split("__")
@@ -102,10 +108,18 @@ def make_run(
     if status == "finished":
         best = min(rows, key=lambda row: row["val/loss"])
         metrics = {key: value for key, value in best.items() if key != "step"}
+        carried = {
+            name: {
+                "value": value, "count": 100, "interval": None, "unit": f"unit of {name}",
+                "higher_is_better": HIGHER.get(name),
+            }
+            for name, value in metrics.items()
+        }  # fmt: skip
         write(
             path / "result.json",
             {
                 "command": command,
+                **({"details": carried} if details else {}),
                 "run": str(path.absolute()),
                 "checkpoint": "best",
                 "step": best["step"],

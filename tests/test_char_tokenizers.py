@@ -28,8 +28,8 @@ def test_char_tokenizer(texts: list[str], other: str) -> None:
     expected = "".join(c if c in whole else "\ufffd" for c in other)
     assert tokenizer.decode(tokenizer.encode(other).tolist()) == expected
     assert tokenizer.unknown_characters(other) == "".join(dict.fromkeys(c for c in other if c not in whole))
-    assert tokenizer.decode([tokenizer.boundary_id]) == ""
-    assert tokenizer.unwritable_ids() == [tokenizer.unknown_id]
+    assert tokenizer.decode([tokenizer.bos_id]) == ""
+    assert tokenizer.suppress_tokens() == [tokenizer.unk_id]
     # The order in which texts were read does not matter.
     assert CharTokenizer.fit(None, reversed(texts)).hash() == tokenizer.hash()
 
@@ -39,9 +39,9 @@ def test_byte_tokenizer(text: str) -> None:
     tokenizer = ByteTokenizer.fit(None, [])
     ids = tokenizer.encode(text).tolist()
     assert bytes(ids) == text.encode()
-    assert tokenizer.decode([tokenizer.boundary_id, *ids]) == text
-    assert max(ids, default=0) < tokenizer.boundary_id < tokenizer.vocab_size
-    assert (tokenizer.unknown_id, tokenizer.unknown_characters(text)) == (None, "")
+    assert tokenizer.decode([tokenizer.bos_id, *ids]) == text
+    assert max(ids, default=0) < tokenizer.bos_id < tokenizer.vocab_size
+    assert (tokenizer.unk_id, tokenizer.unknown_characters(text)) == (None, "")
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -74,7 +74,7 @@ def test_the_files_of_a_run(tiny_run: Path) -> None:
 
 def test_the_configuration_of_a_run_is_resolved_and_plain(tiny_run: Path, book: Path) -> None:
     values = yaml.safe_load((tiny_run / "config.yaml").read_text(encoding="utf-8"))
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     assert values["model"] | {"n_layer": 2, "n_embd": 32, "max_len": 16} == values["model"]
     assert values["data"]["path"] == str(book)
     assert values["trainer"]["max_steps"] == 10
@@ -101,7 +101,7 @@ def test_the_manifest_of_a_run(tiny_run: Path, book: Path) -> None:
     assert set(manifest["versions"]) >= {"seqexp", "torch", "hydra-core"}
     assert len(manifest["fingerprint"]) == 10
     parameters = manifest["parameters"]
-    vocabulary, width = corpus["tokenizer"]["vocab_size"], 32
+    vocabulary, width = corpus["preprocessor"]["tokenizers"]["text"]["vocab_size"], 32
     assert parameters["embedding"] == vocabulary * width
     assert parameters["total"] == vocabulary * width + 2 * (12 * width**2 + 2 * width) + width
 
@@ -141,6 +141,15 @@ def test_the_result_of_a_run(tiny_run: Path) -> None:
     assert result["metrics"]["val/loss"] == losses[best]
     assert result["metrics"]["val/perplexity"] == pytest.approx(math.exp(losses[best]))
     assert result["metrics"]["val/bits_per_char"] == pytest.approx(losses[best] / math.log(2))
+    tokens = read(tiny_run / "manifest.json")["corpus"]["splits"]["val"]["tokens"]
+    units = {"val/loss": "nats per token", "val/perplexity": "per token", "val/bits_per_char": "bits"}
+    assert result["details"] == {
+        name: {
+            "value": value, "count": tokens, "interval": None, "unit": units[name],
+            "higher_is_better": False,
+        }
+        for name, value in result["metrics"].items()
+    }  # fmt: skip
 
 
 def test_metrics_are_logged_at_their_steps(tiny_run: Path) -> None:
@@ -196,7 +205,8 @@ def test_the_same_words_train_the_same_weights(run_main: Main, tiny_run: Path, b
 def test_no_steps_judge_the_untrained_model(run_main: Main, book: Path) -> None:
     run = train(run_main, book)
     result = read(run / "result.json")
-    vocabulary = read(run / "manifest.json")["corpus"]["tokenizer"]["vocab_size"]
+    fitted = read(run / "manifest.json")["corpus"]["preprocessor"]
+    vocabulary = fitted["tokenizers"]["text"]["vocab_size"]
     assert result["step"] == 0
     assert result["metrics"]["val/loss"] == pytest.approx(math.log(vocabulary), abs=0.3)
 
@@ -215,6 +225,10 @@ def test_eval_gives_the_result_of_training_again(run_main: Main, tiny_run: Path,
     assert (result["run"], result["checkpoint"]) == (str(tiny_run), checkpoint)
     part = read(tiny_run / "manifest.json")["corpus"]["splits"]["val"]
     assert (result["tokens"], result["characters"]) == (part["tokens"], part["characters"])
+    assert result["details"].keys() == trained["details"].keys()
+    for name, detail in result["details"].items():
+        assert detail | {"value": 0} == trained["details"][name] | {"value": 0}
+    assert (result["notes"], result["skipped"], result["tables"]) == ([], [], [])
     folder = only("outputs/eval/tiny/*")
     assert read(folder / "result.json") == result
     assert read(folder / "status.json")["status"] == "finished"
@@ -305,6 +319,12 @@ def test_eval_of_a_run_that_was_moved(run_main: Main, book: Path) -> None:
 FEW = ("generation.max_new_tokens=20", *DEVICE)
 
 
+def predicted() -> list[dict[str, Any]]:
+    """What the one run folder of `generate` keeps, in order."""
+    lines = only("outputs/generate/tiny/*/predictions.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in lines.removesuffix("\n").split("\n")]
+
+
 def test_generate_goes_on_from_the_prompt(run_main: Main, tiny_run: Path) -> None:
     ran = run_main("generate", f"run={tiny_run}", "prompt=The old", *FEW)
     assert ran.code == 0, ran.err
@@ -313,9 +333,11 @@ def test_generate_goes_on_from_the_prompt(run_main: Main, tiny_run: Path) -> Non
     assert len("The old") < len(ran.out.removesuffix("\n")) <= len("The old") + 20
     folder = only("outputs/generate/tiny/*")
     result = read(folder / "result.json")
-    assert result["samples"] == [ran.out.removesuffix("\n")]
+    text = ran.out.removesuffix("\n")
+    assert predicted() == [{"prompt": "The old", "samples": [text]}]
     assert (result["command"], result["step"], result["seed"]) == ("generate", 10, 1)
-    assert (folder / "samples/sample_001.txt").read_text(encoding="utf-8") == result["samples"][0]
+    assert (result["predictions"], result["generated_data"]) == (1, False)
+    assert (folder / "samples/sample_001.txt").read_text(encoding="utf-8") == text
     assert read(folder / "status.json")["status"] == "finished"
 
 
@@ -347,7 +369,8 @@ def test_several_samples(run_main: Main, tiny_run: Path) -> None:
     assert ran.code == 0, ran.err
     heads = [line for line in ran.out.splitlines() if line.startswith("-----")]
     assert heads == [f"----- sample {i} of 3 -----" for i in (1, 2, 3)]
-    samples = read(only("outputs/generate/tiny/*/result.json"))["samples"]
+    (row,) = predicted()
+    samples = row["samples"]
     assert len(set(samples)) == 3
     assert all(text in ran.out for text in samples)
     assert len(list(Path().glob("outputs/generate/tiny/*/samples/*.txt"))) == 3
@@ -426,10 +449,14 @@ def test_a_stop_string_ends_the_text(run_main: Main, tiny_run: Path) -> None:
         (("prompt=€5",), "'€'"),
         (("input=nothing.txt",), "input=nothing.txt cannot be read"),
         (("prompt=a", "input=b"), "prompt= and input= were given together"),
+        (("text=a",), "text= is not what the task of this run reads: give its input as prompt="),
+        (("prompt=a", "attention=a.png"), "attention= needs a model with attention"),
+        (("prompt=a", "ensemble=[RUN]"), "ensemble= is not available for the task of this run"),
         (("prompt=The", "output=no/such/folder.txt"), "output=no/such/folder.txt cannot be written"),
     ],
 )
 def test_mistakes_with_generate(run_main: Main, tiny_run: Path, words: tuple[str, ...], told: str) -> None:
+    words = tuple(word.replace("RUN", str(tiny_run)) for word in words)
     ran = run_main("generate", f"run={tiny_run}", *words, *FEW)
     assert ran.code == 2
     assert told in ran.err.splitlines()[-1]

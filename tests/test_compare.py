@@ -162,6 +162,30 @@ def test_more_is_better_where_it_is(run_main: Main) -> None:
     assert "**20**" not in out
 
 
+@pytest.mark.parametrize("details", [True, False])
+def test_what_nobody_declared_has_no_best(run_main: Main, details: bool) -> None:
+    """Not by its name either: an old run declared the direction of the metric that it was monitored by."""
+    for name, value in (("a", 30.0), ("b", 20.0)):
+        more = {"val/entropy": value, "val/accuracy_of_stars": value}
+        make_run(RUN / name, losses=(value,), more=more, optimizer__lr=value, details=details)
+    out = run_main("compare", *RUN.iterdir(), "--no-figures", "--format", "markdown").out
+    header, _, *rows = markdown_rows(out)
+    bold = {name: [("**" in row[i]) for row in rows] for i, name in enumerate(header) if "val/" in name}
+    assert {name.replace("\\", ""): any(cells) for name, cells in bold.items()} == {
+        "val/loss": True, "val/entropy": False, "val/accuracy_of_stars": False
+    }  # fmt: skip
+
+
+def test_trials_are_not_ranked_by_what_nobody_declared(run_main: Main) -> None:
+    for i, value in enumerate((2.0, 3.0, 1.0)):
+        make_run(SWEEP / f"{i}_aa", more={"val/entropy": value}, optimizer__lr=0.1 * (i + 1))
+    write(SWEEP / "study.db", "")
+    ran = run_main("compare", SWEEP, "--json", "--no-figures", "--y", "val/entropy")
+    assert ran.code == 0, ran.err
+    means = [row["metrics"]["val/entropy"]["mean"] for row in strict_json(ran.out)["rows"]]
+    assert means == [2.0, 3.0, 1.0]
+
+
 def test_seeds_alone_give_one_row(run_main: Main) -> None:
     some_seeds(RUN, {0.1: [1.0, 2.0, 4.0]})
     (row,) = table_of(run_main, *RUN.iterdir())

@@ -1,4 +1,4 @@
-"""Configuration: every option composes, saved files are not trusted, rooms import only downwards."""
+"""Configuration: every option composes, saved files are not trusted, packages import only downwards."""
 
 import ast
 import copy
@@ -130,6 +130,47 @@ def test_the_command_line_wins() -> None:
     assert composed("debug=fast", "trainer.max_steps=3").trainer.max_steps == 3
 
 
+# What goes with what
+
+# Overrides that do not go together; how the message names both; and what it says would fit.
+MISFITS: list[tuple[tuple[str, ...], str, str, tuple[str, ...]]] = [
+    (("data=phrasebook", "task=language_modeling"), "task=language_modeling reads text, and data=phrasebook "
+     "gives pairs", "task", ("translation",)),
+    (("data=phrasebook", "task=language_modeling", "model=gpt"), "task=language_modeling reads text, and "
+     "data=phrasebook gives pairs", "data", ("text", "potter", "shakespeare")),
+    (("data=parity", "model=nmt"), "model=nmt is of kind encoder_decoder, and task=parity", "model",
+     ("gpt", "rnn", "lstm", "gru")),
+    (("data=phrasebook", "model=lstm"), "model=lstm is of kind causal, and task=translation", "model",
+     ("nmt", "transformer")),
+    (("data=shakespeare", "tokenizer=bits"), "tokenizer=bits cannot read data=shakespeare, which gives text",
+     "tokenizer", ("char", "byte", "word", "sentencepiece")),
+    (("data=parity", "tokenizer=char"), "tokenizer=char cannot read data=parity, which gives bits",
+     "tokenizer", ("bits",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "both", "group", "fitting"), MISFITS)
+def test_what_does_not_go_together(
+    words: tuple[str, ...], both: str, group: str, fitting: tuple[str, ...]
+) -> None:
+    """The message lists what fits, and each of it does."""
+    with pytest.raises(UserError) as caught:
+        composed(*words)
+    message = str(caught.value)
+    assert message.startswith(both)
+    assert f"{group}={', '.join(fitting)}" in message
+    rest = [word for word in words if not word.startswith(f"{group}=")]
+    for name in fitting:
+        more = ["data.path=somewhere"] if (group, name) == ("data", "text") else []
+        more += ["task=language_modeling"] if group == "data" else []
+        assert isinstance(composed(*dict.fromkeys([*rest, *more]), f"{group}={name}"), TrainConfig)
+
+
+def test_exams_are_for_tasks_that_declare_them() -> None:
+    with pytest.raises(UserError, match=r"exams=all is for task=language_modeling; this is task=parity"):
+        composed("data=parity", "model=rnn", "exams=all")
+
+
 # Saved configurations
 
 
@@ -245,6 +286,19 @@ def test_fingerprint_changes_with_what_decides_the_result(word: str) -> None:
     assert set(fingerprint) <= set("0123456789abcdef")
 
 
+def test_fingerprint_is_that_of_runs_that_did_not_have_the_setting_yet() -> None:
+    """A setting that is newer than a run counts where it is set."""
+    words = ("data=phrasebook", "model=nmt")
+    config = composed(*words)
+    older = to_plain(config)
+    for group, key in (("task", "bleu_tokenize"), ("trainer", "freeze"), ("optimizer", "lr_scale")):
+        del older[group][key]
+    again = from_plain({"schema_version": SCHEMA_VERSION, **older, "sweep": {"name": "s"}}, "config.yaml")
+    assert again.fingerprint() == config.fingerprint()
+    for word in ("task.bleu_tokenize=char", "trainer.freeze=[head]", "+optimizer.lr_scale={head:0.5}"):
+        assert composed(*words, word).fingerprint() != config.fingerprint()
+
+
 # $SEQEXP_CONF
 
 
@@ -296,20 +350,17 @@ def test_a_mistake_inside_a_file_is_caught(
     assert told in ran.err.splitlines()[-1]
 
 
-# Rooms
+# Packages
 
-# From the ground up; a room imports from itself and from those before it.
-ROOMS = (
-    "errors", "files", "quoting", "intervals", "registry", "config", "tokenizers", "data", "models",
-    "tracking", "sweeps", "reports", "decoding", "tasks", "evaluation", "exams", "training", "commands",
-    "cli", "__main__",
+# From the ground up; a package imports from itself and from those before it.
+PACKAGES = (
+    "errors", "files", "quoting", "streams", "registry", "config", "tokenizers", "data", "models", "metrics",
+    "tracking", "decoding", "exams", "tasks", "sweeps", "reports", "training", "commands", "cli", "__main__",
 )  # fmt: skip
-# `errors` is the ground; these may use one another.
-GROUND = {"errors", "files", "quoting", "registry"}
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """The rooms that a file imports, wherever in it the import stands."""
+def imported_packages(file: Path) -> set[str]:
+    """The packages and modules of seqexp that a file imports, wherever in it the import stands."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -324,15 +375,14 @@ FILES = sorted(str(file.relative_to(PACKAGE)) for file in PACKAGE.glob("**/*.py"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_room_imports_only_from_rooms_below(name: str) -> None:
-    room = name.split("/")[0].removesuffix(".py")
-    imported = imported_rooms(PACKAGE / name)
-    if room == "__init__":
+def test_a_package_imports_only_from_packages_below(name: str) -> None:
+    package = name.split("/")[0].removesuffix(".py")
+    imported = imported_packages(PACKAGE / name)
+    if package == "__init__":
         assert not imported
         return
-    assert room in ROOMS, f"{room} is a room that the plan does not know"
-    below = set(ROOMS[: ROOMS.index(room) + 1]) | (GROUND if room in GROUND else set())
-    assert not imported - below
+    assert package in PACKAGES, f"{package} is a package that the plan does not know"
+    assert not imported - set(PACKAGES[: PACKAGES.index(package) + 1])
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("models/")])

@@ -22,6 +22,7 @@ from seqexp.config.data import TextDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.encoded import Part, encode_corpus
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.shuffle import ROUNDS, permute
 from seqexp.data.sources import Corpus, read_document
 from seqexp.data.stand_in import stand_in_book
@@ -38,15 +39,15 @@ def build(path: str, tokenizer: str = "char", seed: int = 1, **options: Any) -> 
 
 
 def tokens_of(part: Part) -> npt.NDArray[np.int64]:
-    """The tokens of a part, read from its file without the code under test."""
+    """The tokens of a split, read from its file without the code under test."""
     return np.fromfile(Path(part.folder) / part.file, dtype=part.dtype).astype(np.int64)
 
 
 def shown(data: TextData, part: str) -> str:
-    """The text of a part, with a bar for each boundary."""
+    """The text of a split, with a bar for each boundary."""
     tokenizer = data.tokenizer
-    ids = tokens_of(data.parts[part]).tolist()
-    return "".join("|" if i == tokenizer.boundary_id else tokenizer.decode([i]) for i in ids)
+    ids = tokens_of(data.splits[part]).tolist()
+    return "".join("|" if i == tokenizer.bos_id else tokenizer.decode([i]) for i in ids)
 
 
 def write(name: str, text: str) -> Path:
@@ -180,8 +181,8 @@ def test_latin_1_is_noted(caplog: pytest.LogCaptureFixture) -> None:
 def test_byte_order_mark_and_line_ends(encoding: str | None) -> None:
     Path("windows.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
     document = read_document(Path("windows.txt"), encoding)
-    assert "".join(document.pieces()) == "one\ntwo\nthree\n"
-    assert document.characters == len("one\ntwo\nthree\n")
+    assert "".join(document.pieces()) == "one\ntwo three\n"
+    assert document.characters == len("one\ntwo three\n")
 
 
 def test_a_given_encoding() -> None:
@@ -207,7 +208,7 @@ def test_pieces_of_a_large_file_are_the_file() -> None:
     assert all(piece.endswith("\n") for piece in pieces)
 
 
-# Parts
+# Splits
 
 FIRST = "abcdefghij" * 3
 SECOND = "klmnopqrst" + "abcdefghij"
@@ -222,7 +223,7 @@ def test_contiguous_split() -> None:
     # The token before the first target is the one that stands before it in the text.
     assert shown(data, "val") == SECOND[14] + SECOND[15:]
     assert (data.characters("train"), data.characters("val")) == (45, 5)
-    assert data.eval_tokens("val") == 5
+    assert data.eval_count("val") == 5
 
 
 def test_contiguous_split_between_two_files() -> None:
@@ -247,16 +248,23 @@ def test_per_file_split() -> None:
     write("two/b.txt", SECOND)
     data = build("two", split="per_file", seq_len=2)
     assert shown(data, "train") == "|" + FIRST[:27] + "|" + SECOND[:18]
-    assert shown(data, "val") == "|" + FIRST[27:] + "|" + SECOND[18:]
+    # Before each stretch stands the last training token of the same document, and no boundary.
+    assert shown(data, "val") == FIRST[26:] + SECOND[17:]
 
 
-def test_another_text_is_one_part() -> None:
+def test_per_file_split_of_a_file_without_training_text() -> None:
+    write("two/a.txt", FIRST)
+    write("two/b.txt", "a")
+    assert shown(build("two", split="per_file", seq_len=2), "val") == FIRST[26:] + "|a"
+
+
+def test_another_text_is_one_split() -> None:
     write("two/a.txt", FIRST)
     write("two/b.txt", SECOND)
-    tokenizer = CharTokenizer.fit(None, [FIRST, SECOND])
-    data = TextData.of_text(TextDataConfig(name="text", path="x", seq_len=4), tokenizer, "two", None)
+    preprocessor = Preprocessor({"text": CharTokenizer.fit(None, [FIRST, SECOND])})
+    data = TextData.of_text(TextDataConfig(name="text", path="x", seq_len=4), preprocessor, "two", None)
     assert shown(data, "all") == f"|{FIRST}|{SECOND}"
-    assert list(data.parts) == ["all"]
+    assert list(data.splits) == ["all"]
     assert data.characters("all") == 50
 
 
@@ -271,20 +279,20 @@ def test_a_large_file_is_cut_at_the_right_character() -> None:
     assert shown(data, "val") == text[cut - 1 :]
 
 
-def test_the_tokenizer_knows_the_training_part_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_tokenizer_knows_the_training_split_alone(caplog: pytest.LogCaptureFixture) -> None:
     write("stories.txt", "a plain story. " * 60 + "Ωmega ☃ Ω")
     data = build("stories.txt", seq_len=4)
     known = set(data.tokenizer.state()["characters"])
     assert known == set("a plain story. ")
     unknown = [c for c in "Ωmega ☃ Ω" if c not in known]
-    part = data.parts["val"]
+    part = data.splits["val"]
     ids = tokens_of(part).tolist()
-    assert part.unknown == ids.count(data.tokenizer.unknown_id) == len(unknown) == 6
+    assert part.unknown == ids.count(data.tokenizer.unk_id) == len(unknown) == 6
     assert part.unknown_characters == "Ωmeg☃"
-    assert data.describe()["parts"]["val"]["unknown_characters"] == 6
+    assert data.describe()["splits"]["val"]["unknown_characters"] == 6
     assert "never seen in training" in caplog.text
     assert "6 of" in caplog.text
-    assert data.parts["train"].unknown == 0
+    assert data.splits["train"].unknown == 0
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(65_534, "uint16"), (65_535, "uint32")])
@@ -294,7 +302,7 @@ def test_width_of_tokens(count: int, dtype: str) -> None:
     alphabet = "".join(chr(point) for point, _ in zip(code_points, range(count), strict=False))
     write("many.txt", alphabet + alphabet[-1] * (count // 8))
     data = build("many.txt")
-    assert data.parts["train"].dtype == dtype
+    assert data.splits["train"].dtype == dtype
     assert data.tokenizer.vocab_size == count + 2
     assert shown(data, "train")[1 : count + 1] == alphabet
 
@@ -303,7 +311,7 @@ def test_width_of_tokens(count: int, dtype: str) -> None:
 
 
 def identity(data: TextData) -> list[tuple[int, int]]:
-    files = [Path(part.folder) / part.file for part in data.parts.values()]
+    files = [Path(part.folder) / part.file for part in data.splits.values()]
     return [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
 
 
@@ -343,7 +351,7 @@ def test_two_processes_may_build_at_once(own_cache: Path) -> None:
         "config = TextDataConfig(name='text', path='large.txt')\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "part = TextData.build(config, TokenizerConfig(name='char'), 1).parts['train']\n"
+        "part = TextData.build(config, TokenizerConfig(name='char'), 1).splits['train']\n"
         "print(hashlib.sha256((pathlib.Path(part.folder) / part.file).read_bytes()).hexdigest())\n"
     )
     processes = [
@@ -410,7 +418,7 @@ def counted() -> Callable[..., TextData]:
 
 
 def places(batch: Batch) -> npt.NDArray[np.int64]:
-    """Where each row begins in the training part: its first token's number, less the two special ones.
+    """Where each row begins in the training split: its first token's number, less the two special ones.
 
     The boundary stands before the first character, at place -1 here, and has number 0.
     """
@@ -457,7 +465,7 @@ def test_an_epoch_shows_every_window_once(
         assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
         place = torch.from_numpy(places(batch))[:, None] + torch.arange(1, length + 1)
         assert torch.equal(batch.targets, place + 2)
-        assert int(batch.targets.max()) < trained + 2  # nothing of the validation part
+        assert int(batch.targets.max()) < trained + 2  # nothing of the validation split
     starts = np.concatenate([places(batch) for batch in batches])
     orders = []
     for epoch in range(3):
@@ -491,7 +499,7 @@ def test_a_share_of_the_windows_begins_with_the_boundary(book: Path, share: floa
             assert torch.equal(batch.targets, expected.targets)
             assert torch.equal(batch.inputs[:, 1:], expected.inputs[:, 1:])
             changed = batch.inputs[:, 0] != expected.inputs[:, 0]
-            assert (batch.inputs[changed, 0] == data.tokenizer.boundary_id).all()
+            assert (batch.inputs[changed, 0] == data.tokenizer.bos_id).all()
             begun += int(changed.sum())
         assert begun == of_20
     for expected, batch in zip(plain.eval_batches("val"), data.eval_batches("val"), strict=True):
@@ -518,7 +526,7 @@ def test_validation_reads_everything_once_in_order(length: int) -> None:
         for row in range(len(batch.targets))
     )
     assert part == text[cut:]
-    assert sum(batch.count for batch in batches) == data.eval_tokens("val") == len(text) - cut
+    assert sum(batch.count for batch in batches) == data.eval_count("val") == len(text) - cut
     first = batches[0].inputs[0]
     assert data.tokenizer.decode(first[:5].tolist()) == text[cut - 1 : cut + 4]
     for batch in batches:
@@ -608,7 +616,7 @@ def test_the_real_stories(shared_data: Path) -> None:
         pytest.skip("the stories are not in SEQEXP_DATA")
     data = build(str(stories))
     files = sorted(stories.glob("*.txt"))
-    boundaries = sum(int((tokens_of(part) == 0).sum()) for part in data.parts.values())
+    boundaries = sum(int((tokens_of(part) == 0).sum()) for part in data.splits.values())
     assert boundaries == len(files)
     total = data.characters("train") + data.characters("val")
     assert total == data.corpus.characters

@@ -45,7 +45,8 @@ def test_bits_per_character(run_main: Main, runs: dict[str, Path], english: Path
     text = english.read_text(encoding="utf-8")
     cut = int(0.9 * len(text))
     trained = build.load_trained_run(RunFolder(runs[name]), "best", DeviceConfig("cpu", "fp32", "false", 1))
-    train, val = (trained.tokenizer.encode(part).astype(np.int64) for part in (text[:cut], text[cut:]))
+    tokenizer = trained.preprocessor["text"]
+    train, val = (tokenizer.encode(part).astype(np.int64) for part in (text[:cut], text[cut:]))
     tokens = torch.from_numpy(np.concatenate((train[-1:], val)))
     nats = 0.0
     with torch.no_grad():

@@ -1,10 +1,13 @@
 """Whatever lies in a file: success, or a message; never a traceback."""
 
 import base64
+import bz2
 import copy
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import math
 import shutil
 import zipfile
@@ -100,7 +103,7 @@ def learn_text(file: Path, tokenizer: str, encoding: str | None) -> None:
         options = SentencePieceConfig(vocab_size=320)
     data = TextData.build(config, options, seed=1)
     data.train_batch(0)
-    for split in data.parts:
+    for split in data.splits:
         for batch in data.eval_batches(split):
             assert batch.inputs.max() < data.tokenizer.vocab_size
     data.describe()
@@ -133,10 +136,11 @@ def test_changed_texts(count: int) -> None:
         st.sampled_from(["char", "byte", "word", "word", "sentencepiece"]),
         st.sampled_from(ENCODINGS),
         st.sampled_from(["utf-8", "utf-8", "utf-16", "cp1252"]),
+        st.sampled_from([bytes, bytes, gzip.compress, bz2.compress, lzma.compress]),
     )
-    def check(how: Any, tokenizer: str, encoding: str | None, written: str) -> None:
+    def check(how: Any, tokenizer: str, encoding: str | None, written: str, pack: Any) -> None:
         file = Path("text.txt")
-        file.write_bytes(changed(TEXT.encode(written, errors="replace"), how))
+        file.write_bytes(changed(pack(TEXT.encode(written, errors="replace")), how))
         outcomes[or_refused(lambda: learn_text(file, tokenizer, encoding))] += 1
 
     check()
@@ -151,13 +155,13 @@ def learn_pairs(file: Path, other: Path | None, tokenizer: str, encoding: str | 
     )
     data = ParallelData.build(config, options, seed=1)
     data.train_batch(0)
-    for split in data.parts:
+    for split in data.splits:
         list(data.eval_batches(split))
     data.describe()
 
 
 def pair_files() -> dict[str, bytes]:
-    """Sixty pairs as a file with tabs, as zips of it, and as two files."""
+    """Sixty pairs as a file with tabs, as that packed in every way, and as two files."""
     pairs = make_pairs()[:60]
     found = {"pairs.tsv": "".join(f"{source}\t{target}\n" for source, target in pairs).encode()}
     for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
@@ -166,6 +170,8 @@ def pair_files() -> dict[str, bytes]:
             archive.writestr("_about.txt", "Sentences.")
             archive.writestr("pairs.txt", found["pairs.tsv"])
         found[f"pairs{kind}.zip"] = packed.getvalue()
+    for pack in (gzip, bz2, lzma):
+        found[f"pairs.{pack.__name__}"] = pack.compress(found["pairs.tsv"])
     found["source.txt"], found["target.txt"] = (
         "".join(f"{pair[side]}\n" for pair in pairs).encode() for side in (0, 1)
     )
@@ -357,7 +363,7 @@ def runs(tiny_run: Path, nmt_run: Path, carried_run: Path) -> list[Path]:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time."""
     monkeypatch.setattr("seqexp.commands.train.try_to_draw", lambda *_: None)
-    monkeypatch.setattr("seqexp.commands.generate._draw_hidden_states", lambda *_: None)
+    monkeypatch.setattr("seqexp.commands.generate._Writer._draw", lambda *_: None)
 
 
 def fresh_copy(run: Path) -> Path:

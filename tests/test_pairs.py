@@ -1,4 +1,4 @@
-"""Pairs of sentences: where they are found and how they are read, and divided into parts."""
+"""Pairs of sentences: where they are found and how they are read, and split."""
 
 import functools
 import hashlib
@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqexp.config.data import ParallelDataConfig
+from seqexp.config.data import OtherDataConfig, ParallelDataConfig
+from seqexp.config.run import GenerationConfig
+from seqexp.config.tokenizer import WordConfig
 from seqexp.data import download as download_module
-from seqexp.data import pairs as pairs_module
+from seqexp.data import unpack as unpack_module
+from seqexp.data.lines import ORDINARY_SPACES, TYPOGRAPHIC_SPACE, fold_spaces
 from seqexp.data.pairs import Pair, PairCorpus, find_pairs, read_pairs
-from seqexp.data.parallel import divide
+from seqexp.data.parallel import ParallelData, divide, pair_tokenizer
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.decoding.translation import Translator
 from seqexp.errors import UserError
+from seqexp.models.nmt import NMT
 
 PAIRS = [(f"Sentence number {n} .", f"La phrase {n} !") for n in range(12)]
 TABS = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
@@ -52,13 +59,61 @@ def read(content: str | bytes, encoding: str | None = None, **options: Any) -> P
 def test_two_columns_three_columns_and_line_ends() -> None:
     good = read(TABS)
     assert good.pairs == PAIRS
-    assert good.left_out is None
+    assert good.skipped == ()
     tatoeba = TABS.replace("\n", "\tCC-BY 2.0 (France) Attribution: tatoeba.org #1\n")
     for same in (tatoeba, TABS.replace("\n", "\r\n"), TABS.removesuffix("\n"), "\ufeff" + TABS):
         corpus = read(same)
         assert corpus.pairs == PAIRS
-        assert (corpus.sha256, corpus.left_out) == (good.sha256, None)
-    assert read(TABS.replace("number 3", "number  \u00a03\u2028 ")).pairs == PAIRS
+        assert (corpus.sha256, corpus.skipped) == (good.sha256, ())
+    assert read(TABS.replace("number 3", "number \x0b 3\u2028 ")).pairs == PAIRS
+
+
+def test_typographic_spaces_stay_inside_sentences() -> None:
+    """As French writes them; around a sentence there is no white space of any kind."""
+    french = "«\u00a0Où est-il\u202f?\u00a0» 5\u2009000 mots"
+    assert fold_spaces(f"\u00a0 {french} \u202f") == french
+    corpus = read(TABS.replace("La phrase 3 !", f" {french}\u00a0"))
+    assert corpus.pairs[3] == (PAIRS[3][0], french)
+    ordinary = read(TABS.replace("La phrase 3 !", "« Où est-il ? » 5 000 mots"))
+    assert corpus.folded().pairs == ordinary.pairs
+    assert corpus.folded().sha256 == ordinary.sha256 != corpus.sha256
+
+
+def test_every_white_space_is_ordinary_or_typographic() -> None:
+    for character in filter(str.isspace, map(chr, range(0x110000))):
+        typographic = bool(TYPOGRAPHIC_SPACE.fullmatch(character))
+        assert bool(ORDINARY_SPACES.fullmatch(character)) is not typographic
+        assert fold_spaces(f" a{character}b{character}") == (f"a{character}b" if typographic else "a b")
+
+
+def test_runs_of_versions_that_folded_spaces_find_their_pairs() -> None:
+    write("some.txt", TABS.replace(" !", "\u00a0!"))
+    config = ParallelDataConfig(name="parallel", path="some.txt")
+    data = ParallelData.build(config, WordConfig(min_count=1))
+    assert data.splits["train"].pairs[0][1].endswith("\u00a0!")
+    old = read_pairs([write("folded.txt", TABS)], None)
+    for files in (["some.txt"], ["gone.txt"]):
+        manifest: dict[str, Any] = {"corpus": {"sha256": old.sha256, "files": files}}
+        again = ParallelData.for_evaluation(config, data.preprocessor, manifest, OtherDataConfig(), 1)
+        assert {pair[1][-2:] for pair in again.splits["train"].pairs} == {" !"}
+    manifest = {"corpus": data.describe()}
+    again = ParallelData.for_evaluation(config, data.preprocessor, manifest, OtherDataConfig(), 1)
+    assert again.splits["train"].pairs == data.splits["train"].pairs
+
+
+@pytest.mark.parametrize("typographic", [False, True])
+def test_sources_of_generation_are_folded_as_those_of_training(typographic: bool) -> None:
+    text = TABS.replace(" .\t", "\u00a0.\t") if typographic else TABS
+    config = ParallelDataConfig(name="parallel", path=str(write("some.txt", text)))
+    data = ParallelData.build(config, WordConfig(min_count=1))
+    again = pair_tokenizer(Preprocessor.from_plain(data.preprocessor.to_plain()))
+    assert again.typographic_spaces is typographic
+    torch.manual_seed(0)
+    model = NMT(**data.preprocessor.sizes(), n_embd=4, hidden_size=4, attention_size=4)
+    greedy = GenerationConfig(beam_size=1, max_length_ratio=1.0)
+    translator = Translator(model, again, greedy, torch.device("cpu"))
+    ((_, _, note),) = translator.translate(["Sentence\u00a0."])
+    assert note is None  # nothing in it is unknown
 
 
 @pytest.mark.parametrize("encoding", [None, "utf-8", "UTF8", "utf-8-sig"])
@@ -66,12 +121,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_sentence(encoding: str | None
     assert read(b"\xef\xbb\xbf" + TABS.encode(), encoding).pairs == PAIRS
 
 
-def test_blank_sides_are_left_out_and_counted() -> None:
+def test_blank_sides_are_skipped_and_counted() -> None:
     lines = TABS.splitlines()
     lines[2:2] = ["", "no tab", "only source\t", "\tonly target", " \u00a0\tblank source", "\t\t"]
     corpus = read("\n".join(lines))
     assert corpus.pairs == PAIRS
-    assert corpus.left_out == "6 lines without two sentences"
+    assert corpus.skipped == (
+        "some.txt: 1 lines have another number of columns than 2, the usual one; the first two are read",
+        "some.txt: 6 lines without two sentences are skipped",
+    )
     assert corpus.sha256 == read(TABS).sha256
     with pytest.raises(UserError, match=r"9 lines hold a source.*10 are needed"):
         read("\n".join(TABS.splitlines()[:9]))
@@ -115,7 +173,9 @@ def test_the_text_in_a_zip() -> None:
         "a.png": "p" * 10_000,
     }
     file = zipped("fra-eng.zip", members)
-    assert read_pairs([file], None).pairs == PAIRS
+    corpus = read_pairs([file], None)
+    assert corpus.pairs == PAIRS
+    assert corpus.skipped == ("fra-eng.zip: only fra.txt is read, not _about.txt, a.png",)
     with pytest.raises(UserError, match=r"none\.zip holds no \.txt or \.tsv file"):
         read_pairs([zipped("none.zip", {"readme.md": TABS})], None)
     assert read_pairs([zipped("other.dat", {"pairs.tsv": TABS})], None).pairs == PAIRS
@@ -123,9 +183,9 @@ def test_the_text_in_a_zip() -> None:
 
 def test_a_zip_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     file = zipped("bomb.zip", {"bomb.txt": TABS})
-    monkeypatch.setattr(pairs_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()))
+    monkeypatch.setattr(unpack_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()))
     assert read_pairs([file], None).pairs == PAIRS
-    monkeypatch.setattr(pairs_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()) - 1)
+    monkeypatch.setattr(unpack_module, "LARGEST_UNPACKED_BYTES", len(TABS.encode()) - 1)
     with pytest.raises(UserError, match=r"bomb\.zip unpacks to more than"):
         read_pairs([file], None)
 
@@ -212,7 +272,7 @@ def test_download(address: str, tmp_path: Path) -> None:
     assert fetched(address, sha256)[0][0] == "Line number 0 ."
 
 
-# Parts
+# Splits
 
 CORPORA = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 99)), min_size=10, max_size=120).map(
     lambda numbers: [(f"s{source}", f"t{target}") for source, target in numbers]
@@ -220,7 +280,7 @@ CORPORA = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 99)), min_size=1
 
 
 @given(CORPORA)
-def test_by_source_no_sentence_is_in_two_parts(pairs: list[Pair]) -> None:
+def test_by_source_no_sentence_is_in_two_splits(pairs: list[Pair]) -> None:
     distinct = {source for source, _ in pairs}
     if len(distinct) < 3:
         with pytest.raises(UserError, match=r"cannot be divided.*data\.split=random"):
@@ -237,13 +297,13 @@ def test_by_source_no_sentence_is_in_two_parts(pairs: list[Pair]) -> None:
 
 
 @given(CORPORA)
-def test_at_random_a_fifth_of_the_pairs_is_the_test_part(pairs: list[Pair]) -> None:
+def test_at_random_a_fifth_of_the_pairs_is_the_test_split(pairs: list[Pair]) -> None:
     parts = divide(pairs, "random")
     assert sorted(number for part in parts.values() for number in part) == list(range(len(pairs)))
     assert (len(parts["test"]), len(parts["val"])) == (len(pairs) // 5, len(pairs) // 10)
 
 
-def test_the_development_part_is_no_larger_than_2000() -> None:
+def test_the_validation_split_is_no_larger_than_2000() -> None:
     pairs = [(f"s{n}", "t") for n in range(30_000)]
     for split, test in (("source", 3000), ("random", 6000)):
         sizes = {name: len(part) for name, part in divide(pairs, split).items()}
@@ -254,7 +314,10 @@ def test_the_real_archive(shared_data: Path) -> None:
     """167,130 pairs, of which a cut at random shows the sources of 43 % of the test pairs in training too."""
     corpus = find_pairs(ParallelDataConfig(name="tatoeba", path=str(shared_data / "tatoeba/fra-eng.zip")))
     pairs = corpus.pairs
-    assert (len(pairs), corpus.left_out) == (167_130, None)
+    assert len(pairs) == 167_130
+    assert [note.rpartition(": ")[2] for note in corpus.skipped] == [
+        "only fra-eng/fra.txt is read, not fra-eng/_about.txt"
+    ]
     shares = {}
     for split in ("random", "source"):
         parts = divide(pairs, split)

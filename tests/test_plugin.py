@@ -148,3 +148,26 @@ def test_no_name_of_a_task_model_or_data_set(package: str) -> None:
     names = NAMES - {"text"}
     for file in sorted((PACKAGE / package).rglob("*.py")):
         assert not names & set(strings_in(file)), file
+
+
+# The modules of tasks, models and data sets, which the registry imports when they are asked for.
+MODULES = {
+    entry.target.partition(":")[0]
+    for group in ("task", "model", "data")
+    for entry in registry.ENTRIES[group].values()
+    if entry.target.startswith("seqexp.")
+}
+
+
+@pytest.mark.parametrize("package", ["commands", "training", "tracking", "reports"])
+def test_no_task_model_or_data_set_is_told_by_its_name_or_class(package: str) -> None:
+    """``task.name`` is compared with nothing, and no module of one is imported to ask for its class."""
+    for file in sorted((PACKAGE / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare):
+                sides = [side for one in (node.left, *node.comparators) for side in ast.walk(one)]
+                names = [ast.unparse(side) for side in sides if isinstance(side, ast.Attribute)]
+                told = ("task.name", "model.name", "data.name", "tokenizer.name")
+                assert not [name for name in names if name.endswith(told)], (file, ast.unparse(node))
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in MODULES, (file, ast.unparse(node))

@@ -172,7 +172,8 @@ def test_a_page_about_a_translator(run_main: Main, nmt_run: Path) -> None:
     assert {file.read_bytes() for file in pictures} >= {file.read_bytes() for file in drawn}
     captions = [a["alt"] for tag, a in page.tags if tag == "img"]
     assert len([caption for caption in captions if "attention" in str(caption)]) == len(drawn)
-    assert page.row("val/bleu") == [f"{read(run / 'result.json')['metrics']['val/bleu']:.4g}"]
+    bleu = read(run / "result.json")["metrics"]["val/bleu"]
+    assert page.row("val/bleu") == [f"{bleu:.4g} (0–100)"]
 
 
 def test_a_page_about_a_sweep(run_main: Main, sweep: Path) -> None:
@@ -216,6 +217,27 @@ def test_failures_are_on_the_page(run_main: Main) -> None:
     check_markdown(markdown, RUN)
 
 
+def test_units_and_directions_are_on_the_page(run_main: Main) -> None:
+    """As the result has them; of a metric that nobody declared, and of an old run, neither."""
+    for details in (True, False):
+        run = make_run(
+            RUN.with_name(str(details)), losses=(1.0,), details=details,
+            more={"val/accuracy": 0.5, "val/entropy": 0.25},
+        )  # fmt: skip
+        judged = {**read(run / "result.json"), "split": "val"}
+        write(Path("outputs/eval/hand") / run.name / "result.json", judged)
+        page, markdown = report(run_main, run)
+        unit = {name: f"unit of {name}" if details else "" for name in judged["metrics"]}
+        words = ("lower is better", "higher is better", "") if details else ("", "", "")
+        better = dict(zip(("val/loss", "val/accuracy", "val/entropy"), words, strict=True))
+        shown = {row[0]: row[2:] for row in page.cells if len(row) == 4 and row[0] in better}
+        assert shown == {name: [unit[name], better[name]] for name in judged["metrics"]}
+        facts = {row[0]: row[1] for row in page.cells if len(row) == 2}
+        assert facts["best val/loss"] == "1 at step 10" + (" (unit of val/loss)" if details else "")
+        assert facts["val/accuracy"] == "0.5" + (" (unit of val/accuracy)" if details else "")
+        assert ("unit of val/accuracy" in markdown) == details
+
+
 def test_evaluations_are_on_the_page(run_main: Main, tiny_run: Path) -> None:
     run = shutil.copytree(tiny_run, Path("outputs/train/tiny/one"))
     assert run_main("eval", f"run={run}", "device=cpu", "device.threads=1").code == 0
@@ -223,7 +245,7 @@ def test_evaluations_are_on_the_page(run_main: Main, tiny_run: Path) -> None:
     page, markdown = report(run_main, run)
     (title,) = {text for text in page.texts if file.parent.name in text}
     assert title.startswith("val, checkpoint best")
-    shown = {row[0]: row[1] for row in page.cells if len(row) == 2}
+    shown = {row[0]: row[1] for row in page.cells if len(row) > 1}
     for name, value in read(file)["metrics"].items():
         assert float(shown[name].replace(",", "")) == pytest.approx(value, rel=1e-3)
     assert file.parent.name in markdown.replace("\\_", "_")

@@ -21,6 +21,7 @@ from run_folders import (
     listed,
     make_run,
     names,
+    no_crash,
     read,
     said_shortly,
     small_sweep,
@@ -103,14 +104,44 @@ def test_a_sweep_that_is_not_done_is_incomplete(run_main: Main, status: str) -> 
     assert (row["status"], row["jobs"]) == ("incomplete", {"finished": 1, status: 1})
 
 
-def test_the_best_of_a_sweep_follows_the_direction_of_its_metric(run_main: Main) -> None:
-    for i, accuracy in enumerate((0.5, 0.75, 0.625)):
-        run = make_run(Path(f"outputs/sweeps/s/{i}_aa"))
-        result = read(run / "result.json")
-        write(run / "result.json", {**result, "monitor": {"name": "val/accuracy", "best": accuracy}})
+@pytest.mark.parametrize(("higher", "best"), [(True, 0.75), (False, 0.5)])
+@pytest.mark.parametrize("schema", [1, 2])
+def test_the_best_of_a_sweep_follows_the_direction_of_its_metric(
+    run_main: Main, schema: int, higher: bool, best: float
+) -> None:
+    """Whatever its name is: of old runs the direction stands beside the best value, now in the details."""
+    for i, value in enumerate((0.5, 0.75, 0.625)):
+        run = make_run(Path(f"outputs/sweeps/s/{i}_aa"), details=False)
+        result = {**read(run / "result.json"), "monitor": {"name": "val/spearman", "best": value}}
+        if schema == 1:
+            result["monitor"]["mode"] = "max" if higher else "min"
+        else:
+            result["details"] = {"val/spearman": {"value": value, "higher_is_better": higher}}
+        write(run / "result.json", result)
     write(Path("outputs/sweeps/s/sweep.json"), {"calls": [{"jobs": 3}]})
     (row,) = listed(run_main)
-    assert (row["metric"], row["best"]) == ("val/accuracy", 0.75)
+    assert (row["metric"], row["best"]) == ("val/spearman", best)
+    jobs = [row for row in listed(run_main, "--all", "--sort", "best") if row["kind"] == "train"]
+    assert [row["best"] for row in jobs] == sorted((0.5, 0.75, 0.625), reverse=higher)
+
+
+def test_a_result_of_schema_1_is_listed(run_main: Main) -> None:
+    make_run(RUN, details=False, losses=(2.0, 1.25), schema_version=1)
+    (row,) = listed(run_main)
+    assert (row["status"], row["metric"], row["best"]) == ("finished", "val/loss", 1.25)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [5, [], {"val/loss": 5}, {"val/loss": {"higher_is_better": "yes", "unit": 5}}, {"val/loss": None}],
+)
+def test_details_of_something_else(run_main: Main, details: Any) -> None:
+    run = make_run(RUN)
+    write(run / "result.json", {**read(run / "result.json"), "details": details})
+    (row,) = listed(run_main)
+    assert (row["status"], row["best"]) == ("finished", 1.5)
+    for command in ("compare", "report"):
+        no_crash(run_main(command, RUN))
 
 
 def test_evaluations_and_texts_come_with_all(run_main: Main) -> None:

@@ -49,7 +49,7 @@ def parameters(trials: Sequence[Any]) -> list[dict[str, Any]]:
 def search_of(place: Path, words: Sequence[str], **settings: Any) -> Search:
     """A search in a folder, without commands around it."""
     values = {"n_trials": 20, "sampler": "tpe", "pruner": "none", **settings}
-    objectives = values.get("objectives") or ["val/loss"]
+    objectives = dict.fromkeys(values.get("objectives") or ["val/loss"], "min")
     space = Space(OverridesParser.create().parse_overrides(list(words)))
     return Search(
         SweepFolder(place), SweepConfig(name="s", method="optuna", **values), space, objectives, seed=3

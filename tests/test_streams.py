@@ -76,7 +76,7 @@ def test_a_full_disk_keeps_the_text_in_the_run(
         assert str(folder.absolute()) in ran.err.splitlines()[-1]
         assert "Traceback" not in ran.err
         kept = next(
-            file for file in folder.rglob("*") if file.name in ("sample_001.txt", "translations.jsonl")
+            file for file in folder.rglob("*") if file.name in ("sample_001.txt", "predictions.jsonl")
         )
         assert kept.stat().st_size > 0
         folder.rename(f"kept {words[0][-5:]}")

@@ -19,6 +19,8 @@ from conftest import Ran
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from seqexp.tracking.run_folder import RunFolder
+from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.loop import Trainer
 
 Main = Callable[..., Ran]
@@ -63,9 +65,7 @@ def numbers(job: Path) -> list[dict[str, Any]]:
 
 def weights(job: Path) -> dict[str, torch.Tensor]:
     """The tensors of the last checkpoint."""
-    file = read(job / "checkpoints/index.json")["last"]["file"]
-    state = torch.load(job / "checkpoints" / file, weights_only=True)
-    return {key: value for key, value in state["model"].items() if isinstance(value, torch.Tensor)}
+    return dict(Checkpoints(RunFolder(job)).load("last")["model"])
 
 
 def assert_same_training(one: Path, other: Path) -> None:

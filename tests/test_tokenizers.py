@@ -18,6 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqexp.config.tokenizer import SentencePieceConfig, WordConfig
+from seqexp.data.parallel import pair_tokenizer
+from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.tokenizers import sentencepiece as sentencepiece_module
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
@@ -59,10 +61,10 @@ def test_words_give_every_text_back(text: str) -> None:
     assert all(words)
     tokenizer = WordTokenizer.fit(WordConfig(min_count=1), [text])
     ids = tokenizer.encode(text).tolist()
-    assert tokenizer.decode([tokenizer.boundary_id, *ids]) == text
+    assert tokenizer.decode([tokenizer.bos_id, *ids]) == text
     assert tokenizer.join(tokenizer.pieces(text)) == text
     assert [tokenizer.piece(number) for number in ids] == tokenizer.pieces(text) == words
-    assert tokenizer.unknown_id not in ids
+    assert tokenizer.unk_id not in ids
     assert tokenizer.vocab_size == 2 + len(set(words))
 
 
@@ -104,12 +106,12 @@ def test_which_words_are_kept_and_their_order() -> None:
 def test_unknown_words() -> None:
     tokenizer = WordTokenizer.fit(WordConfig(min_count=1), ["the cat, the dog"])
     ids = tokenizer.encode("the zebra, the owl")
-    assert [number == tokenizer.unknown_id for number in ids.tolist()] == [False, True, False, False, True]
+    assert [number == tokenizer.unk_id for number in ids.tolist()] == [False, True, False, False, True]
     assert tokenizer.decode(ids.tolist()).count("\ufffd") == 2
     assert tokenizer.unknown_characters("the zebra, the owl") == "zebraowl"
-    assert tokenizer.unwritable_ids() == [tokenizer.unknown_id]
+    assert tokenizer.suppress_tokens() == [tokenizer.unk_id]
     assert tokenizer.pieces("the zebra") == ["the", "zebra"]
-    assert tokenizer.piece(tokenizer.unknown_id) == "<unk>"
+    assert tokenizer.piece(tokenizer.unk_id) == "<unk>"
 
 
 @pytest.mark.parametrize("words", [None, "ab", ["a", "a"], ["a", ""], ["a", 1], {"a": 1}])
@@ -140,9 +142,9 @@ def subwords(model_type: str, vocab_size: int, **options: Any) -> SentencePieceT
 @example(text="<unk></s><0x41>")
 def test_with_byte_fallback_every_text_comes_back(model_type: str, vocab_size: int, text: str) -> None:
     tokenizer = subwords(model_type, vocab_size)
-    assert (tokenizer.vocab_size, tokenizer.unknown_id, tokenizer.unwritable_ids()) == (vocab_size, None, [])
+    assert (tokenizer.vocab_size, tokenizer.unk_id, tokenizer.suppress_tokens()) == (vocab_size, None, [])
     ids = tokenizer.encode(text).tolist()
-    assert tokenizer.decode([tokenizer.boundary_id, *ids]) == text
+    assert tokenizer.decode([tokenizer.bos_id, *ids]) == text
     assert 1 < min(ids, default=2) <= max(ids, default=2) < vocab_size
     pieces = tokenizer.pieces(text)
     assert pieces == [tokenizer.piece(number) for number in ids]
@@ -159,7 +161,7 @@ def test_without_it_what_is_unknown_is_a_replacement_sign(model_type: str, text:
     shown = re.sub(f"[^{re.escape(ALPHABET)}]+", "\ufffd", text)
     ids = tokenizer.encode(text).tolist()
     assert tokenizer.decode(ids) == shown
-    assert ids.count(tokenizer.unknown_id) == shown.count("\ufffd")
+    assert ids.count(tokenizer.unk_id) == shown.count("\ufffd")
     unknown = (c for c in text if c not in ALPHABET)
     assert tokenizer.unknown_characters(text) == "".join(dict.fromkeys(unknown))
     # The pieces keep what the numbers lose.
@@ -192,16 +194,40 @@ def test_pieces_do_not_cross_spaces(model_type: str, vocab_size: int) -> None:
     assert whole == [piece for word in words for piece in tokenizer.pieces(" " + word)]
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "ab", "a\n" * 5])
+@pytest.mark.parametrize("byte_fallback", [True, False])
+@pytest.mark.parametrize("text", ["ab", "a\n" * 5, "a small cat\n" * 5, make_book(1000)])
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_a_small_text_yields_what_it_can(model_type: str, text: str, byte_fallback: bool) -> None:
+    """The size is a limit, and no advice runs in a circle: every limit from 400 on works."""
+    sizes = []
+    for most in (20_000, 2000, 400):
+        config = SentencePieceConfig(model_type=model_type, vocab_size=most, byte_fallback=byte_fallback)
+        tokenizer = SentencePieceTokenizer.fit(config, [text])
+        sizes.append(tokenizer.vocab_size)
+        assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
+        assert through_json(tokenizer).vocab_size == sizes[-1] <= most
+    assert sizes[0] == sizes[1] < 2000
+
+
+def test_a_space_that_training_never_showed_comes_back() -> None:
+    tokenizer = SentencePieceTokenizer.fit(SentencePieceConfig(), ["ab"])
+    ids = tokenizer.encode("a b  c").tolist()
+    assert tokenizer.decode(ids) == tokenizer.join(tokenizer.pieces("a b  c")) == "a b  c"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
 def test_too_small_a_text(model_type: str, text: str) -> None:
-    with pytest.raises(UserError, match=r"vocab_size=400 pieces.*lower tokenizer\.vocab_size, or give more"):
+    with pytest.raises(UserError, match=r"vocab_size=400 pieces.*only empty lines.*give more text"):
         SentencePieceTokenizer.fit(SentencePieceConfig(model_type=model_type, vocab_size=400), [text])
 
 
 def test_too_small_a_vocabulary() -> None:
-    with pytest.raises(UserError, match=r"vocab_size=8 pieces.*raise tokenizer\.vocab_size"):
+    with pytest.raises(UserError, match=r"vocab_size=8 pieces.*raise tokenizer\.vocab_size to") as caught:
         SentencePieceTokenizer.fit(SentencePieceConfig(vocab_size=8, byte_fallback=False), [BOOK])
+    enough = int(re.findall(r"at least (\d+)", str(caught.value))[0])
+    config = SentencePieceConfig(vocab_size=enough, byte_fallback=False)
+    assert SentencePieceTokenizer.fit(config, [BOOK]).vocab_size == enough  # the advice works
     with pytest.raises(UserError, match=r"raise it above 300"):
         SentencePieceConfig(vocab_size=300)
 
@@ -231,7 +257,7 @@ def test_a_subword_state_comes_back(options: dict[str, Any]) -> None:
     tokenizer = subwords("bpe", 400, **options)
     again = through_json(tokenizer)
     assert again.hash() == tokenizer.hash()
-    assert (again.vocab_size, again.unknown_id) == (tokenizer.vocab_size, tokenizer.unknown_id)
+    assert (again.vocab_size, again.unk_id) == (tokenizer.vocab_size, tokenizer.unk_id)
     text = "The old ﬁsh asked:\n  Où ☃?"
     assert np.array_equal(again.encode(text), tokenizer.encode(text))
 
@@ -279,6 +305,10 @@ def test_a_damaged_subword_model_is_refused_or_works() -> None:
 # Two languages
 
 
+def of_pairs(source: Tokenizer, target: Tokenizer, ratio: Any = 2.0) -> Preprocessor:
+    return Preprocessor({"source": source, "target": target}, values={"length_ratio": ratio})
+
+
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("kind", ["word", "sentencepiece", "char"])
 def test_a_pair_of_tokenizers_comes_back(kind: str, joint: bool) -> None:
@@ -288,32 +318,45 @@ def test_a_pair_of_tokenizers_comes_back(kind: str, joint: bool) -> None:
         "sentencepiece": subwords("unigram", 340),
     }[kind]
     target = source if joint else WordTokenizer(["le", "chat", "▁?"])
-    pair = PairTokenizer(source, target, 1.75)
-    again = PairTokenizer.from_plain(json.loads(json.dumps(pair.to_plain())))
-    assert [side.hash() for side in again.sides] == [side.hash() for side in pair.sides]
-    assert (again.joint, again.length_ratio) == (joint, 1.75)
+    plain = json.loads(json.dumps(of_pairs(source, target, 1.75).to_plain()))
+    again = Preprocessor.from_plain(plain)
+    assert again.hash() == of_pairs(source, target, 1.75).hash()
+    pair = pair_tokenizer(again)
+    assert [side.hash() for side in pair.sides] == [source.hash(), target.hash()]
+    assert (pair.joint, pair.length_ratio) == (joint, 1.75)
+    assert again.sizes()["joint_vocabulary"] is joint
+
+
+@pytest.mark.parametrize("ratio", [None, "2", 0.0, -1.0, math.nan, math.inf, 1e6])
+def test_a_damaged_length_ratio_is_refused(ratio: Any) -> None:
+    with pytest.raises(UserError, match="no pair of tokenizers"):
+        pair_tokenizer(of_pairs(CharTokenizer("a"), CharTokenizer("b"), ratio))
+    tokenizers = {"source": CharTokenizer("a").to_plain(), "target": None}
+    with pytest.raises(UserError, match="no pair of tokenizers"):
+        Preprocessor.from_schema_1({"name": "pair", "state": {**tokenizers, "length_ratio": ratio}})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"source": None},
-        {"source": {"name": "word", "state": {"words": "x"}}},
-        {"target": "char"},
-        {"length_ratio": None},
-        {"length_ratio": "2"},
-        {"length_ratio": 0.0},
-        {"length_ratio": math.nan},
-        {"length_ratio": math.inf},
+        {"tokenizers": None},
+        {"tokenizers": {"source": None}},
+        {"tokenizers": {"source": {"name": "word", "state": {"words": "x"}}}},
+        {"tokenizers": {"source": {"same_as": "target"}}},
+        {"labels": [1]},
+        {"labels": "ab"},
+        {"values": []},
+        {"n_outputs": -1},
+        {"n_outputs": "2"},
     ],
 )
-def test_a_damaged_pair_is_refused(change: dict[str, Any]) -> None:
-    state = PairTokenizer(CharTokenizer("a"), CharTokenizer("b"), 2.0).to_plain()["state"]
+def test_a_damaged_preprocessor_is_refused(change: dict[str, Any]) -> None:
+    good = of_pairs(CharTokenizer("a"), CharTokenizer("b")).to_plain()
     with pytest.raises(UserError):
-        PairTokenizer.from_plain({"name": "pair", "state": state | change})
-    for plain in (None, [], {}, {"state": None}, CharTokenizer("a").to_plain()):
+        Preprocessor.from_plain(good | change)
+    for plain in (None, [], {}, CharTokenizer("a").to_plain()):
         with pytest.raises(UserError):
-            PairTokenizer.from_plain(plain)
+            Preprocessor.from_plain(plain)
 
 
 def test_sentences_of_a_pair_begin_like_any_word() -> None:

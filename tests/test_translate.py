@@ -15,6 +15,7 @@ from conftest import Ran, make_pairs, write_pairs
 
 from seqexp.commands.build import TrainedRun, load_trained_run
 from seqexp.config.run import DeviceConfig, GenerationConfig
+from seqexp.data.parallel import pair_tokenizer
 from seqexp.decoding.translation import LONGEST_SOURCE, Translated, Translator
 from seqexp.tokenizers.word import WordTokenizer, join_words, split_words
 from seqexp.tracking.plots import attention_figure, save
@@ -36,7 +37,7 @@ def only(pattern: str) -> Path:
 
 def recorded() -> list[dict[str, Any]]:
     """What the one run folder of `generate` keeps, by line."""
-    text = only("outputs/generate/tiny/*/translations.jsonl").read_text(encoding="utf-8")
+    text = only("outputs/generate/tiny/*/predictions.jsonl").read_text(encoding="utf-8")
     # Not splitlines(): a source may hold U+2028.
     return sorted(map(json.loads, text.removesuffix("\n").split("\n")), key=lambda row: row["line"])
 
@@ -48,9 +49,8 @@ def loaded(run: Path) -> TrainedRun:
 def translations(trained: TrainedRun, sources: list[str], **options: Any) -> list[Translated]:
     """The best translation of each source, with attention."""
     config = GenerationConfig(**options)
-    translator = Translator(
-        trained.model, trained.tokenizer, config, torch.device("cpu"), want_attention=True
-    )
+    tokenizer = pair_tokenizer(trained.preprocessor)
+    translator = Translator(trained.model, tokenizer, config, torch.device("cpu"), want_attention=True)
     found = {number: some[0] for number, some, _ in translator.translate(sources)}
     return [found[number] for number in range(len(sources))]
 
@@ -74,7 +74,7 @@ def test_a_sentence(run_main: Main, nmt_run: Path) -> None:
     ]
     folder = only("outputs/generate/tiny/*")
     result = json.loads((folder / "result.json").read_text())
-    assert (result["command"], result["step"], result["translations"]) == ("generate", 10, 1)
+    assert (result["command"], result["step"], result["predictions"]) == ("generate", 10, 1)
     assert (result["run"], result["generated_data"]) == (str(nmt_run), False)
     assert json.loads((folder / "status.json").read_text())["status"] == "finished"
 
@@ -249,7 +249,7 @@ def test_what_was_written_scores_what_was_reported(run_main: Main, nmt_run: Path
     # A model of ten steps may write a text in an unusual way, which is another way than it is read.
     usual = [
         number for number, line in enumerate(lines)
-        if trained.tokenizer.encode_target(line).tolist() == tokens[number]
+        if pair_tokenizer(trained.preprocessor).encode_target(line).tolist() == tokens[number]
     ]  # fmt: skip
     assert len(usual) >= 10
     assert [scored[n] for n in usual] == pytest.approx([reported[n] for n in usual], rel=1e-5)
@@ -268,11 +268,12 @@ def test_an_ensemble_of_a_run_with_itself_writes_the_same(run_main: Main, nmt_ru
 def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> None:
     """A model that hardly writes anything but unknown words: each becomes the source word of most weight."""
     trained = loaded(nmt_run)
-    unknown = trained.tokenizer.target.unk_id
+    tokenizer = pair_tokenizer(trained.preprocessor)
+    unknown = tokenizer.target.unk_id
     with torch.no_grad():
         trained.model.head.bias[unknown] += 8
     source = "Zebulon asked the king Xerxes ?"
-    assert unknown in trained.tokenizer.encode_source(source)
+    assert unknown in tokenizer.encode_source(source)
     words = list(split_words(source))
     (found,) = translations(trained, [source], beam_size=2)
     assert found.tokens.count(unknown) >= 3
@@ -280,7 +281,7 @@ def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> 
     assert found.attention.shape == (len(found.tokens) + 1, len(words) + 1)
     assert found.source_labels == [*words, "</s>"]
     np.testing.assert_allclose(found.attention.sum(axis=1), 1, rtol=1e-5)
-    target = trained.tokenizer.target
+    target = tokenizer.target
     assert isinstance(target, WordTokenizer)
     expected = [
         words[int(np.argmax(weights[: len(words)]))] if token == unknown else target.piece(token)
@@ -299,7 +300,7 @@ def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("prompt=I am cold.",), "this run translates: give the sentence as text="),
+        (("prompt=I am cold.",), "prompt= is not what the task of this run reads: give its input as text="),
         (("input=nothing.txt",), "input=nothing.txt cannot be read (No such file or directory)"),
         (("input=.",), "input=. cannot be read (Is a directory)"),
         (("text=a", "input=b"), "text= and input= were given together"),
@@ -308,9 +309,9 @@ def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> 
         (("text=a", "ensemble=[LM]"), "has other tokenizers than"),
         (("text=a", "checkpoint=7"), "checkpoint=7 is not in"),
         (("text=I \udcff am",), "'text=I \\udcff am' is not UTF-8 text"),
-        ((), "there is nothing to translate; write text="),
-        (("run=LM", "text=a"), "text=, attention= and ensemble= are for translation"),
-        (("run=LM", "prompt=a", "attention=a.png"), "text=, attention= and ensemble= are for translation"),
+        ((), "there is no input; write text="),
+        (("run=LM", "text=a"), "text= is not what the task of this run reads: give its input as prompt="),
+        (("run=LM", "prompt=a", "attention=a.png"), "attention= needs a model with attention"),
     ],
 )
 def test_mistakes_with_generate(

@@ -84,6 +84,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             }
         )
         if scores is not None:
+            _say(skipped)
             _print_scores(scores, folder)
             sums = task.sums(model, data, split, EvalOptions(trained.device.autocast))
             rows = [Row({}, Evaluation(task.averages(sums, data, split)))]
@@ -135,11 +136,8 @@ def _split(wanted: str | None, data: Any) -> str:
     Raises:
         UserError: the data has no such split.
     """
-    splits = list(data.splits)
-    split = wanted or ("all" if "all" in splits else data.default_split)
-    if split not in splits:
-        hint = " (all is another text, with data.path=)" if "train" in splits else ""
-        raise UserError(f"split={split} is not there; there is {', '.join(splits)}{hint}.")
+    split = wanted or ("all" if "all" in data.splits else data.default_split)
+    data.check_split(split)
     return split
 
 
@@ -175,11 +173,7 @@ def _show(result: dict[str, Any], tables: "list[Table]") -> None:
     """A table for people, JSON for programs."""
     if result["stand_in"]:
         log.warning("NOTE: %s", result["stand_in"])
-    notes = [*result["skipped"], *result["notes"]]
-    for note in notes[:MOST_NOTES]:
-        log.warning("NOTE: %s", note)
-    if len(notes) > MOST_NOTES:
-        log.warning("NOTE: %d more such notes in result.json", len(notes) - MOST_NOTES)
+    _say([*result["skipped"], *result["notes"]])
     if not sys.stdout.isatty():
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -192,6 +186,13 @@ def _show(result: dict[str, Any], tables: "list[Table]") -> None:
         if table.caption:
             console.print(table.caption, style="dim", highlight=False, markup=False)
     show_exams(result.get("exams", []), console)
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes[:MOST_NOTES]:
+        log.warning("NOTE: %s", note)
+    if len(notes) > MOST_NOTES:
+        log.warning("NOTE: %d more such notes in the folder of this evaluation", len(notes) - MOST_NOTES)
 
 
 def _title(result: dict[str, Any]) -> str:

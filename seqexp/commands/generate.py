@@ -64,7 +64,7 @@ def generate(config: GenerateConfig) -> list[str]:
     )
     made = RunFolder.create("generate", config.name)
     with _recorded(made, config, trained, {"ensemble": ensemble, "without_effect": unused}):
-        writer = _Writer(config, task, made, lines)
+        writer = _Writer(config, task, options, made, lines)
         writer.work(predictions)
     return writer.texts()
 
@@ -121,9 +121,14 @@ class _Writer:
     """Prints predictions in the order of their inputs, or writes them to `output`; keeps a record."""
 
     def __init__(
-        self, config: GenerateConfig, task: "Task", folder: "RunFolder", lines: list[Line] | None
+        self,
+        config: GenerateConfig,
+        task: "Task",
+        options: "PredictOptions",
+        folder: "RunFolder",
+        lines: list[Line] | None,
     ) -> None:
-        self.config, self.task, self.folder, self.lines = config, task, folder, lines
+        self.config, self.task, self.options, self.folder, self.lines = config, task, options, folder, lines
         self.products: dict[int, str] = {}  # by the number of the input
         self.answers: dict[int, tuple[str, ...]] = {}
         self.notes: list[tuple[int, str]] = []
@@ -175,7 +180,7 @@ class _Writer:
 
     def _take(self, prediction: "Prediction", file: Any, streamed: bool) -> None:
         row = self._keep(prediction, file)
-        shown = self.task.show(prediction)
+        shown = self.task.show(prediction, self.options)
         product = json.dumps(row, ensure_ascii=False) if shown is None else shown
         self.products[prediction.index] = product
         if self.streams:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from seqexp.config.root import GenerateConfig
 from seqexp.errors import UserError
-from seqexp.files import user_path
+from seqexp.files import as_utf8, user_path
 
 if TYPE_CHECKING:
+    from seqexp.data.lines import DecodedText
     from seqexp.tasks.base import Task
 
 
@@ -29,6 +30,8 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
     Raises:
         UserError: the file cannot be read, or the input was given under the key of another task.
     """
+    from seqexp.data.lines import read_text
+
     for key in ("prompt", "text"):
         if getattr(config, key) is not None and key != task.input_key:
             raise UserError(
@@ -39,40 +42,22 @@ def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
     if typed is not None:
         return [Line(line) for line in typed.split("\n")] if task.reads_lines else [Line(typed)]
     if config.input not in (None, "-"):
-        try:
-            data = user_path(str(config.input)).read_bytes()
-        except OSError as error:
-            raise UserError(f"input={config.input} cannot be read ({error.strerror}).") from error
-        return _lines(data, task.reads_lines, f"input={config.input}")
+        file = user_path(str(config.input))
+        return _lines(read_text(file, name=f"input={as_utf8(config.input)}"), task.reads_lines)
     if config.input == "-" or _stdin_is_fed():
         print("reading the input from standard input", file=sys.stderr)
-        return _lines(sys.stdin.buffer.read(), task.reads_lines, "standard input")
+        return _lines(read_text(sys.stdin.buffer.read(), name="standard input"), task.reads_lines)
     return None
 
 
-def _lines(data: bytes, each_line: bool, origin: str) -> list[Line]:
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if each_line:
-        return split_lines(data)
-    try:
-        return [Line(data.decode("utf-8").removesuffix("\n"))]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{origin} is not UTF-8 text ({error}).") from error
-
-
-def split_lines(data: bytes) -> list[Line]:
-    """The lines of a file, each as text whatever it holds; a line end at the very end begins no line."""
-    parts = data.split(b"\n")
-    if parts[-1] == b"":
-        parts.pop()
-    lines = []
-    for part in parts:
-        try:
-            lines.append(Line(part.decode("utf-8").rstrip("\r")))
-        except UnicodeDecodeError:
-            text = part.decode("utf-8", errors="replace").rstrip("\r")
-            lines.append(Line(text, "not UTF-8; U+FFFD stands for what could not be read"))
-    return lines
+def _lines(text: "DecodedText", each_line: bool) -> list[Line]:
+    """Each line of a text as an input, or all of it as one, without a line end at its end."""
+    for note in text.notes:
+        print(f"NOTE: {note}", file=sys.stderr)
+    if not each_line:
+        return [Line(text.text.removesuffix("\n"))]
+    damaged = dict.fromkeys(text.damaged_lines, "not UTF-8; U+FFFD stands for what could not be read")
+    return [Line(line, damaged.get(number)) for number, line in enumerate(text.lines, start=1)]
 
 
 def typed_lines() -> Iterator[str]:

@@ -163,6 +163,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     model = model.to(device.torch)
     check_carried_state(config, model)
     task = build_task(config.task)
+    notes = task.check(data, "val")
     frozen = freeze(model, config.trainer.freeze)
     parameters = parameter_report(model)
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
@@ -184,6 +185,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         # Where minutes decide, the number of steps depends on the machine's speed that day.
         "reproducible": config.trainer.max_minutes is None,
         "without_effect": unused,
+        "notes": notes,
         **({"init_from": initialised} if initialised else {}),
         **({"frozen": frozen} if frozen else {}),
     }
@@ -346,7 +348,7 @@ def _say_what_begins(
     if minutes is not None:
         limits.append(f"{minutes:g} minutes (not reproducible: the number of steps depends on the machine)")
     length = ", or ".join(limits)
-    for note in manifest["without_effect"]:
+    for note in [*manifest["without_effect"], *manifest["notes"]]:
         log.warning("NOTE: %s", note)
     log.info("run     %s", run.path)
     log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, splits)

@@ -22,14 +22,19 @@ class TextDataConfig:
 
     Files are looked for in `path`, then ``$SEQEXP_DATA/<name>``, then ``./data/<name>``; then comes the
     download from `url` (whose bytes must have this `sha256`), then, if `stand_in`, the stand-in book.
-    With `carry_state` each row of a batch goes on where it ended in the batch before. `boundary_share` of the
-    training windows begin with the document boundary in place of their first token.
+    `val_path` and `test_path` are files, folders or globs of splits of their own; without `val_path` the
+    validation split is cut from the training text, as `split` says, and without `test_path` there is no test
+    split. With `carry_state` each row of a batch goes on where it ended in the batch before. `boundary_share`
+    of the training windows begin with the document boundary in place of their first token.
     """
 
     EXAMPLES: ClassVar = "text"
+    ADDED: ClassVar = {"val_path": None, "test_path": None}
 
     name: str = MISSING
     path: str | None = None
+    val_path: str | None = None
+    test_path: str | None = None
     encoding: str | None = None
     url: str | None = None
     sha256: str | None = None
@@ -42,6 +47,11 @@ class TextDataConfig:
 
     def __post_init__(self) -> None:
         check_choice("data.split", self.split, TEXT_SPLITS)
+        check_rule(
+            self.split == "contiguous" or not self.val_path,
+            f"data.split={self.split} says how validation text is cut from the training text, and "
+            "data.val_path names a file of its own: leave one of them out.",
+        )
         check_range("data.seq_len", self.seq_len, 2)
         check_range("data.batch_size", self.batch_size, 1)
         check_range("data.boundary_share", self.boundary_share, 0, 1)
@@ -121,19 +131,29 @@ class ParallelDataConfig:
 
     They are in `path`, a file (or a zip of one) whose lines are source, tab, target; or in `source_path` and
     `target_path`, line by line. Without these they are looked for in ``$SEQEXP_DATA/<name>``, then
-    ``./data/<name>``, then downloaded from `url` (whose bytes must have this `sha256`). `swap` exchanges
-    source and target. Batches hold sentences of similar length: up to `batch_tokens` tokens of the longer
-    side, padding included, or, if `batch_size` is given, so many pairs. Pairs with more than `max_seq_len`
-    tokens on a side are left out of training.
+    ``./data/<name>``, then downloaded from `url` (whose bytes must have this `sha256`). Validation and test
+    pairs are in `val_path` and `test_path`, or `val_source_path` and so on; without these they are cut from
+    the training pairs, as `split` says. `swap` exchanges source and target. Batches hold sentences of similar
+    length: up to `batch_tokens` tokens of the longer side, padding included, or, if `batch_size` is given, so
+    many pairs. Pairs with more than `max_seq_len` tokens on a side are not trained on.
     """
 
     EXAMPLES: ClassVar = "pairs"
     TOKENIZES: ClassVar = "sentences"
+    ADDED: ClassVar = dict.fromkeys(
+        f"{split}_{kind}path" for split in ("val", "test") for kind in ("", "source_", "target_")
+    )
 
     name: str = MISSING
     path: str | None = None
     source_path: str | None = None
     target_path: str | None = None
+    val_path: str | None = None
+    val_source_path: str | None = None
+    val_target_path: str | None = None
+    test_path: str | None = None
+    test_source_path: str | None = None
+    test_target_path: str | None = None
     encoding: str | None = None
     url: str | None = None
     sha256: str | None = None
@@ -149,11 +169,24 @@ class ParallelDataConfig:
         check_range("data.batch_size", self.batch_size, 1)
         check_range("data.max_seq_len", self.max_seq_len, 1)
         check_encoding(self.encoding)
-        check_pair_paths(self.path, self.source_path, self.target_path)
+        for split in ("", "val_", "test_"):
+            check_pair_paths(*self.files_of(split), prefix=split)
+        check_rule(
+            self.split == "source" or not (any(self.files_of("val_")) and any(self.files_of("test_"))),
+            f"data.split={self.split} says how validation and test pairs are cut from the training pairs, "
+            "and both have files of their own: leave data.split out.",
+        )
         check_rule(
             (self.url is None) == (self.sha256 is None),
             "data.url and data.sha256 go together: what is downloaded must be what was meant.",
         )
+
+    def files_of(self, prefix: str) -> tuple[str | None, str | None, str | None]:
+        """The files of pairs, of sources and of targets: of training (``""``), ``val_`` or ``test_``."""
+        one, source, target = (
+            getattr(self, f"{prefix}{key}") for key in ("path", "source_path", "target_path")
+        )
+        return one, source, target
 
 
 @dataclass
@@ -176,14 +209,14 @@ class PhrasebookConfig(ParallelDataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rule(
-            not (self.path or self.source_path),
+            not any(path for prefix in ("", "val_", "test_") for path in self.files_of(prefix)),
             f"data={self.name} needs no file; for pairs of your own use data=parallel.",
         )
 
 
 @dataclass
 class OtherDataConfig:
-    """What `eval` judges a run on instead of its own held-out part: another text, other pairs, other bits."""
+    """What `eval` judges a run on instead of its own held-out split: other text, other pairs, other bits."""
 
     path: str | None = None
     source_path: str | None = None
@@ -214,20 +247,23 @@ class OtherDataConfig:
         check_rule(not wrong, f"{', '.join(wrong)}: the data of this run has no such setting; {rest}.")
 
 
-def check_pair_paths(path: str | None, source_path: str | None, target_path: str | None) -> None:
-    """Refuse half a pair of files, or both ways of naming them.
+def check_pair_paths(
+    path: str | None, source_path: str | None, target_path: str | None, prefix: str = ""
+) -> None:
+    """Refuse half a pair of files, or both ways of naming them; `prefix` is that of the settings' names.
 
     Raises:
         UserError: saying what goes with what.
     """
     check_rule(
         (source_path is None) == (target_path is None),
-        "data.source_path and data.target_path go together: line n of one is the translation of line n of "
-        "the other.",
+        f"data.{prefix}source_path and data.{prefix}target_path go together: line n of one is the "
+        "translation of line n of the other.",
     )
     check_rule(
         path is None or source_path is None,
-        "data.path and data.source_path were both given; give one file of pairs, or two files.",
+        f"data.{prefix}path and data.{prefix}source_path were both given; give one file of pairs, or two "
+        "files.",
     )
 
 

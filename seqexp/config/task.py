@@ -7,9 +7,15 @@ its own.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from seqexp.config.checks import check_choice, check_range
+
+# Tokenizers of sacreBLEU; auto goes by the script of the references.
+BLEU_TOKENIZERS = (
+    "auto", "13a", "zh", "ja-mecab", "ko-mecab", "char", "intl", "flores101", "flores200", "spBLEU-1K",
+    "none",
+)  # fmt: skip
 
 
 @dataclass
@@ -40,6 +46,7 @@ class TranslationConfig:
     """Generate the target sentence of a source; `label_smoothing` touches the training loss alone.
 
     At validations the validation split is translated greedily for its BLEU, unless `bleu` is false.
+    `bleu_tokenize` is sacreBLEU's tokenizer for it; ``auto`` takes one by the script of the references.
     """
 
     READS: ClassVar[tuple[str, ...]] = ("pairs",)
@@ -48,13 +55,16 @@ class TranslationConfig:
         "beam_size", "n_best", "length_penalty", "length_alpha", "coverage_penalty", "min_length",
         "max_length_ratio", "no_repeat_ngram", "replace_unknown",
     )  # fmt: skip
+    ADDED: ClassVar[dict[str, Any]] = {"bleu_tokenize": "auto"}
 
     name: str = "translation"
     label_smoothing: float = 0.0
     bleu: bool = True
+    bleu_tokenize: str = "auto"
 
     def __post_init__(self) -> None:
         check_range("task.label_smoothing", self.label_smoothing, 0, below=1)
+        check_choice("task.bleu_tokenize", self.bleu_tokenize, BLEU_TOKENIZERS)
 
 
 @dataclass

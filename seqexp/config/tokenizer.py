@@ -50,7 +50,10 @@ class WordConfig:
 
 @dataclass
 class SentencePieceConfig:
-    """Subwords. For pairs of languages, `joint` makes one vocabulary for both."""
+    """Subwords: at most `vocab_size` of them, fewer where the text yields no more.
+
+    For pairs of languages, `joint` makes one vocabulary for both.
+    """
 
     READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
@@ -67,6 +70,6 @@ class SentencePieceConfig:
         check_range("tokenizer.vocab_size", self.vocab_size, 8, 200_000)
         check_rule(
             not self.byte_fallback or self.vocab_size > 300,
-            f"tokenizer.vocab_size={self.vocab_size} has no room for the 256 bytes of "
+            f"tokenizer.vocab_size={self.vocab_size} is too small for the 256 bytes of "
             "tokenizer.byte_fallback=true; raise it above 300, or use byte_fallback=false.",
         )

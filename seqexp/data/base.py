@@ -86,8 +86,19 @@ class Data(ABC):
         """
         other.refuse_all_but(())
         data = cls.build(config, None, seed, preprocessor)
-        check_same_corpus(manifest, data.describe())
+        described = data.describe()
+        check_same_corpus(manifest, described["sha256"], described["origin"])
         return data
+
+    def check_split(self, split: str) -> None:
+        """Refuse a split that does not exist.
+
+        Raises:
+            UserError: naming those that do.
+        """
+        if split not in self.splits:
+            hint = " (all is another text, with data.path=)" if "train" in self.splits else ""
+            raise UserError(f"split={split} is not there; there is {', '.join(self.splits)}{hint}.")
 
     def state(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps, such as the length that a curriculum has reached."""
@@ -122,16 +133,17 @@ class Data(ABC):
         return [View({}, self)], []
 
 
-def check_same_corpus(manifest: dict[str, Any], described: dict[str, Any]) -> None:
+def check_same_corpus(
+    manifest: dict[str, Any], sha256: str, origin: str, what: str = "the data of this run is"
+) -> None:
     """Refuse data that a run was not trained on.
 
     Raises:
-        UserError: the hashes differ.
+        UserError: the hash is not the one in the manifest.
     """
-    was, now = (manifest.get("corpus") or {}).get("sha256"), described["sha256"]
-    if was != now:
+    recorded = (manifest.get("corpus") or {}).get("sha256")
+    if recorded != sha256:
         raise UserError(
-            f"the data of this run is not here: it had sha256 {str(was)[:12]}…, and "
-            f"{described['origin']} has {now[:12]}…. Put its files back, or judge the run on "
-            "other data with data.path=."
+            f"{what} not here: its sha256 was {str(recorded)[:12]}…, and {origin} has "
+            f"{sha256[:12]}…. Put the files back, or judge the run on other data with data.path=."
         )

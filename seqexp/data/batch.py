@@ -79,10 +79,9 @@ class Batch:
 
     @classmethod
     def of_targets(cls, inputs: Tensor, targets: Tensor, lengths: npt.NDArray[np.int64]) -> Self:
-        """Inputs and targets (B, T) int64; of row b the first `lengths[b]` targets count.
+        """A batch of inputs and targets (B, T) int64; in row b all but the first `lengths[b]` are padding.
 
-
-        The other targets become padding, in place.
+        `targets` is changed in place.
         """
         real = torch.from_numpy(lengths)
         targets[torch.arange(targets.shape[1]) >= real[:, None]] = IGNORE

@@ -1,6 +1,6 @@
 """The encoded corpus on disk: made once for a corpus and a tokenizer, then memory-mapped.
 
-A folder in the cache holds one flat file of token numbers for each part (train and val, or all) and
+A folder in the cache holds one flat file of token numbers for each split (train, val, test, or all) and
 ``meta.json``. It is written under another name and renamed when whole, so that two processes may
 build the same one at once, and an interrupted one leaves nothing behind that could be read.
 """
@@ -11,26 +11,34 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from seqexp.data.cache import cache_dir
+from seqexp.data.fitting import cached, encoding_key
 from seqexp.data.sources import Corpus
 from seqexp.tokenizers.base import Tokenizer
 
-FORMAT = 1
+# In the key of encoded corpora: raise it when files are read, cut, joined or counted in another way.
+ENCODING_VERSION = 2
 TRAIN_FRACTION = 0.9
+# Held-out lines of at least so many characters are looked for in training; shorter ones recur by nature.
+LONG_LINE = 40
 
 
 @dataclass
 class Part:
-    """One part of an encoded corpus; its first token is context alone, every other is a target once."""
+    """One split of an encoded corpus; its first token is context alone, every other is a target once.
+
+    `sha256` is the hash of its text. Of a held-out split, `long_lines` is the number of lines of at least
+    `LONG_LINE` characters, and `seen_lines` how many of these also stand in training.
+    """
 
     file: str
     dtype: str
@@ -38,6 +46,9 @@ class Part:
     characters: int = 0
     unknown: int = 0
     unknown_characters: str = ""
+    sha256: str = ""
+    long_lines: int = 0
+    seen_lines: int = 0
     folder: str = field(default="", repr=False)
 
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
@@ -45,35 +56,48 @@ class Part:
         # Mapped anew for each batch: pages that were touched long ago do not count as ours for ever.
         path = Path(self.folder) / self.file
         tokens = np.memmap(path, dtype=self.dtype, mode="r", shape=(self.tokens,))
-        places = np.minimum(starts[:, None] + np.arange(length), self.tokens - 1)
-        return tokens[places].astype(np.int64)
+        positions = np.minimum(starts[:, None] + np.arange(length), self.tokens - 1)
+        return tokens[positions].astype(np.int64)
 
 
-def split_pieces(corpus: Corpus, split: str) -> Iterator[tuple[str, int, int, str]]:
-    """The corpus as (part, number of the document, place in it, text), in order.
+class Piece(NamedTuple):
+    """A piece of text of a split: the number of its document, and its position there, in characters."""
+
+    split: str
+    document: int
+    position: int
+    text: str
+
+
+def split_pieces(corpus: Corpus, split: str) -> Iterator[Piece]:
+    """The corpus in pieces, in order, splits with files of their own last.
 
     `split` is ``contiguous`` (the first 9/10 of all characters are train), ``per_file`` (of each file)
-    or ``all`` (one part of that name).
+    or ``all`` (one split of that name). Where validation text is held out already, all is train.
     """
-    if split == "contiguous":
-        cuts = _cuts_of_whole(corpus)
-    elif split == "per_file":
-        cuts = [int(TRAIN_FRACTION * document.characters) for document in corpus.documents]
+    cuts = None
+    if "val" not in corpus.held_out and split != "all":
+        cuts = _cuts(corpus, split)
     for number, document in enumerate(corpus.documents):
-        place = 0
-        for piece in document.pieces():
-            if split == "all":
-                yield "all", number, place, piece
-            else:
-                cut = max(0, min(len(piece), cuts[number] - place))
-                if cut:
-                    yield "train", number, place, piece[:cut]
-                if cut < len(piece):
-                    yield "val", number, place + cut, piece[cut:]
-            place += len(piece)
+        position = 0
+        for text in document.pieces():
+            cut = len(text) if cuts is None else max(0, min(len(text), cuts[number] - position))
+            if cut:
+                yield Piece("all" if split == "all" else "train", number, position, text[:cut])
+            if cut < len(text):
+                yield Piece("val", number, position + cut, text[cut:])
+            position += len(text)
+    before = len(corpus.documents)
+    for name, held_out in corpus.held_out.items():
+        for piece in split_pieces(held_out, "all"):
+            yield piece._replace(split=name, document=before + piece.document)
+        before += len(held_out.documents)
 
 
-def _cuts_of_whole(corpus: Corpus) -> list[int]:
+def _cuts(corpus: Corpus, split: str) -> list[int]:
+    """How many characters of each document are training text."""
+    if split == "per_file":
+        return [int(TRAIN_FRACTION * document.characters) for document in corpus.documents]
     left = int(TRAIN_FRACTION * corpus.characters)
     cuts = []
     for document in corpus.documents:
@@ -82,15 +106,14 @@ def _cuts_of_whole(corpus: Corpus) -> list[int]:
     return cuts
 
 
-def training_pieces(corpus: Corpus, split: str) -> Iterator[str]:
-    """The text of the training part, for a tokenizer to be fitted on."""
-    return (text for part, _, _, text in split_pieces(corpus, split) if part == "train")
+def texts_of(corpus: Corpus, split: str, wanted: str) -> Iterator[str]:
+    """The text of one split in pieces, such as training text for a tokenizer to be fitted on."""
+    return (piece.text for piece in split_pieces(corpus, split) if piece.split == wanted)
 
 
 def encode_corpus(corpus: Corpus, split: str, tokenizer: Tokenizer) -> dict[str, Part]:
-    """The parts of the corpus in token numbers, from the cache or encoded now, by name."""
-    key = json.dumps([FORMAT, corpus.sha256, split, tokenizer.hash()])
-    target = cache_dir("tokens") / hashlib.sha256(key.encode()).hexdigest()[:24]
+    """The splits of the corpus in token numbers, from the cache or encoded now, by name."""
+    target = cached("tokens", [ENCODING_VERSION, corpus.sha256, split, *encoding_key(tokenizer)])
     parts = _read(target)
     if parts is None:
         building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -109,7 +132,7 @@ def encode_corpus(corpus: Corpus, split: str, tokenizer: Tokenizer) -> dict[str,
 
 
 def _read(folder: Path) -> dict[str, Part] | None:
-    """The parts in a cache folder, or None if it is not whole."""
+    """The splits in a cache folder, or None if the folder is incomplete."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         parts = {name: Part(**values, folder=str(folder)) for name, values in meta.items()}
@@ -125,30 +148,32 @@ def _read(folder: Path) -> dict[str, Part] | None:
 
 def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> None:
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    names = ["all"] if split == "all" else ["train", "val"]
+    names = ["all"] if split == "all" else ["train", *dict.fromkeys(["val", *corpus.held_out])]
     parts = {name: Part(f"{name}.bin", dtype) for name in names}
+    digests = {name: hashlib.sha256() for name in names}
     boundary = np.array([tokenizer.bos_id], dtype=dtype)
     last = boundary  # the token before the current one, in the order of the corpus
     begun = dict.fromkeys(names, -1)
+    total = sum(one.characters for one in (corpus, *corpus.held_out.values()))
     progress = tqdm(
-        total=corpus.characters, desc="encoding", unit="char", unit_scale=True, delay=1, leave=False,
-        disable=None,
-    )  # fmt: skip
+        total=total, desc="encoding", unit="char", unit_scale=True, delay=1, leave=False, disable=None
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress)
         files: dict[str, BinaryIO] = {
             name: stack.enter_context(open(folder / part.file, "wb")) for name, part in parts.items()
         }
-        for name, number, place, text in split_pieces(corpus, split):
+        for name, number, position, text in split_pieces(corpus, split):
             part, ids = parts[name], tokenizer.encode(text).astype(dtype)
             if number != begun[name]:
-                # Before the first token of a document stands the boundary; before a validation part
-                # that begins inside a document, the last token of training.
+                # Before the first token of a document stands the boundary; before validation text that
+                # begins inside a document, the last token of its training text.
                 begun[name] = number
-                lead = last if place > 0 and split == "contiguous" else boundary
-                files[name].write(lead.tobytes())
+                last = last if position > 0 else boundary
+                files[name].write(last.tobytes())
                 part.tokens += 1
             files[name].write(ids.tobytes())
+            digests[name].update(text.encode("utf-8", "surrogatepass"))
             part.tokens += len(ids)
             part.characters += len(text)
             if tokenizer.unk_id is not None:
@@ -159,7 +184,35 @@ def _build(folder: Path, corpus: Corpus, split: str, tokenizer: Tokenizer) -> No
                     part.unknown_characters = "".join(dict.fromkeys(seen))[:100]
             last = ids[-1:] if len(ids) else last
             progress.update(len(text))
+    for name, part in parts.items():
+        part.sha256 = digests[name].hexdigest()
+    if "train" in parts:
+        _count_seen_lines(corpus, split, parts)
     meta: dict[str, dict[str, Any]] = {name: asdict(part) for name, part in parts.items()}
     for values in meta.values():
         del values["folder"]
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _count_seen_lines(corpus: Corpus, split: str, parts: dict[str, Part]) -> None:
+    """Fill in `long_lines` and `seen_lines`; only hashes of the lines held out are in memory."""
+    lines = {name: Counter[int]() for name in parts if name != "train"}
+    for piece in split_pieces(corpus, split):
+        if piece.split != "train":
+            lines[piece.split].update(map(hash, _long_lines(piece.text)))
+    wanted = set[int]().union(*lines.values())
+    if not wanted:
+        return
+    seen = {
+        number
+        for text in texts_of(corpus, split, "train")
+        for number in map(hash, _long_lines(text))
+        if number in wanted
+    }
+    for name, counts in lines.items():
+        parts[name].long_lines = counts.total()
+        parts[name].seen_lines = sum(counts[number] for number in seen)
+
+
+def _long_lines(text: str) -> Iterator[str]:
+    return (line for line in map(str.strip, text.split("\n")) if len(line) >= LONG_LINE)

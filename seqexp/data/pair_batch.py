@@ -54,12 +54,12 @@ class LengthBatches:
         longer = np.maximum(source_lengths, target_lengths)[self._sorted]
         self.cuts = [0]
         longest = 0
-        for place, length in enumerate(longer.tolist()):
+        for position, length in enumerate(longer.tolist()):
             longest = max(longest, length)
-            rows = place - self.cuts[-1] + 1
+            rows = position - self.cuts[-1] + 1
             full = rows > batch_size if batch_size else rows * longest > batch_tokens
             if full and rows > 1:
-                self.cuts.append(place)
+                self.cuts.append(position)
                 longest = length
         self.cuts.append(len(longer))
         self._order = lru_cache(maxsize=2)(self._ordered)
@@ -73,9 +73,9 @@ class LengthBatches:
 
     def members(self, seed: int, step: int) -> npt.NDArray[np.int64]:
         """The indices of the pairs of training step `step`."""
-        epoch, place = divmod(step, len(self))
+        epoch, position = divmod(step, len(self))
         order, keys = self._order(seed, epoch)
-        number = int(permute(place, len(self), keys))
+        number = int(permute(position, len(self), keys))
         return order[self.cuts[number] : self.cuts[number + 1]]
 
     def _ordered(self, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], Keys]:

@@ -1,11 +1,9 @@
-"""Pairs of sentences in token numbers: tokenizers fitted on the training part, and what they give, cached."""
+"""Pairs of sentences as token numbers: fit tokenizers on the training split, encode, cache."""
 
-import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from seqexp import registry
-from seqexp.data.cache import cache_dir
-from seqexp.data.pairs import PairCorpus
-from seqexp.errors import UserError
+from seqexp.data.fitting import cached, encoding_key, fit_tokenizer
+from seqexp.data.pairs import Pair, PairCorpus
 from seqexp.files import write_atomically
-from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
+from seqexp.tokenizers.base import Tokenizer
+
+# In the key of encoded pairs: raise it when sentences are joined with tokens in another way.
+ENCODING_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Sentences:
         lengths = self.lengths[chosen]
         offsets = np.append(0, lengths.cumsum())
         # Where each token comes from: its sentence's start, and how far it is into the sentence.
-        places = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Sentences(self.ids[places], offsets)
+        positions = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Sentences(self.ids[positions], offsets)
 
     def __getitem__(self, number: int) -> npt.NDArray[np.uint32]:
         return self.ids[self.offsets[number] : self.offsets[number + 1]]
@@ -50,35 +50,23 @@ class Sentences:
         return np.diff(self.offsets)
 
 
-def fit_tokenizers(
-    corpus: PairCorpus, split: str, training: list[int], config: Any
-) -> tuple[Tokenizer, Tokenizer]:
-    """The source's and the target's tokenizer, or one for both, from the training pairs alone."""
+def fit_tokenizers(pairs: list[Pair], sha256: str, config: Any) -> tuple[Tokenizer, Tokenizer]:
+    """The source's and the target's tokenizer, or one for both, from the training pairs with this hash."""
+
+    def fit(*sides: int) -> Tokenizer:
+        start = registry.load("tokenizer", config.name).sentence_start
+        texts = (start + pair[side] for side in sides for pair in pairs)
+        return fit_tokenizer(config, texts, ["pairs", sha256, sides])
+
     if getattr(config, "joint", False):
-        both = _fit(corpus, split, training, config, (0, 1))
+        both = fit(0, 1)
         return both, both
-    return _fit(corpus, split, training, config, (0,)), _fit(corpus, split, training, config, (1,))
-
-
-def _fit(
-    corpus: PairCorpus, split: str, training: list[int], config: Any, sides: tuple[int, ...]
-) -> Tokenizer:
-    """Fit, or take what was fitted before on the same sentences with the same options."""
-    file = _cached("tokenizers", ["pair", corpus.sha256, split, asdict(config), sides], "json")
-    try:
-        return tokenizer_from_plain(json.loads(file.read_text()))
-    except (OSError, ValueError, UserError):
-        pass
-    kind = registry.load("tokenizer", config.name)
-    texts = (kind.sentence_start + corpus.pairs[number][side] for side in sides for number in training)
-    tokenizer: Tokenizer = kind.fit(config, texts)
-    write_atomically(file, json.dumps(tokenizer.to_plain()).encode())
-    return tokenizer
+    return fit(0), fit(1)
 
 
 def encode_side(corpus: PairCorpus, tokenizer: Tokenizer, side: int) -> Sentences:
     """All sentences of one side (0: source, 1: target), from the cache or encoded now."""
-    file = _cached("pairs", [corpus.sha256, tokenizer.hash(), side], "npz")
+    file = cached("pairs", [ENCODING_VERSION, corpus.sha256, *encoding_key(tokenizer), side], ".npz")
     try:
         with np.load(file, allow_pickle=False) as saved:
             found = Sentences(saved["ids"], saved["offsets"])
@@ -94,8 +82,3 @@ def encode_side(corpus: PairCorpus, tokenizer: Tokenizer, side: int) -> Sentence
     np.savez(buffer, ids=encoded.ids, offsets=encoded.offsets)
     write_atomically(file, buffer.getvalue())
     return encoded
-
-
-def _cached(kind: str, key: list[Any], suffix: str) -> Any:
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_dir(kind) / f"{digest}.{suffix}"

@@ -1,35 +1,33 @@
-"""Pairs of sentences, source and target, from a file of two columns, a zip of one, or two files."""
+"""Pairs of sentences, source and target, from a file of two columns or two files, packed or not."""
 
-import codecs
 import hashlib
-import lzma
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from seqexp.config.data import ParallelDataConfig
 from seqexp.data.download import download
-from seqexp.data.sources import usual_places
+from seqexp.data.lines import fold_all_spaces, fold_spaces
+from seqexp.data.sources import Document, combined_sha256, read_document, text_files, usual_places
 from seqexp.errors import UserError
-from seqexp.files import user_path
+from seqexp.files import as_utf8, user_path
 
 Pair = tuple[str, str]
 
-# More than this is not unpacked from a zip: the file may come from a stranger.
-LARGEST_UNPACKED_BYTES = 1_000_000_000
-SUFFIXES = (".zip", ".txt", ".tsv")
-# What a file, or a damaged zip, may raise.
-UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# What is taken for pairs in the usual places: visible, and no note such as _about.txt.
+PAIR_FILE = re.compile(r"[^._].*\.(zip|(txt|tsv)(\.(gz|bz2|xz|zip))?)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class PairCorpus:
-    """Pairs in the order of their files; white space inside a sentence is single spaces.
+    """Pairs in the order of their files; ordinary white space inside a sentence is single spaces.
 
-    `sha256` is that of the pairs themselves, whatever they were packed in. `lines` are the numbers of their
-    lines, from 1, and `left_out` says how many lines held no pair.
+    `sha256` is that of the pairs themselves, however they were packed. `lines` are the numbers of their
+    lines, from 1. `skipped` says what was not read as it is. `held_out` has the pairs of splits that come
+    with files of their own, by the name of the split.
     """
 
     pairs: list[Pair]
@@ -37,30 +35,48 @@ class PairCorpus:
     sha256: str
     lines: list[int]
     files: list[Path] = field(default_factory=list)
-    left_out: str | None = None
+    skipped: tuple[str, ...] = ()
     generated: bool = False
+    held_out: Mapping[str, "PairCorpus"] = field(default_factory=dict)
+
+    @property
+    def whole_sha256(self) -> str:
+        """The hash of the pairs and of those held out."""
+        return combined_sha256(self.sha256, {name: some.sha256 for name, some in self.held_out.items()})
+
+    def folded(self) -> "PairCorpus":
+        """The same with ordinary spaces for typographic ones, as earlier versions read it."""
+        pairs = [(fold_all_spaces(source), fold_all_spaces(target)) for source, target in self.pairs]
+        held_out = {name: some.folded() for name, some in self.held_out.items()}
+        return replace(self, pairs=pairs, sha256=pairs_sha256(pairs), held_out=held_out)
 
 
 def find_pairs(config: ParallelDataConfig) -> PairCorpus:
-    """The pairs of a data set: given files, usual places, download, in this order.
+    """The pairs of a data set: given files, usual places, download, in this order; and those held out.
 
     Raises:
-        UserError: none of these has any, or a file is no text.
+        UserError: none of these has any, or a file is not text.
     """
-    return read_pairs(_find_files(config), config.encoding, config.swap)
+    held_out = {}
+    for name in ("val", "test"):
+        given = [path for path in config.files_of(f"{name}_") if path]
+        if given:
+            files = [_existing(path, f"data.{name}_path") for path in given]
+            held_out[name] = read_pairs(files, config.encoding, config.swap, least=1)
+    corpus = read_pairs(_find_files(config), config.encoding, config.swap)
+    return replace(corpus, held_out=held_out)
 
 
 def _find_files(config: ParallelDataConfig) -> list[Path]:
     """One file of pairs, or the source's and the target's."""
-    given = [path for path in (config.path, config.source_path, config.target_path) if path]
+    given = [path for path in config.files_of("") if path]
     if given:
-        return [_existing(path) for path in given]
-    for place in usual_places(config.name):
-        files = sorted(file for file in Path(place).glob("*") if file.suffix in SUFFIXES and file.is_file())
-        files = [file for file in files if not file.name.startswith("_")]
+        return [_existing(path, "data.path") for path in given]
+    for folder in usual_places(config.name):
+        files = text_files(Path(folder), PAIR_FILE)
         if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise UserError(f"{place} holds several files ({names}); say which with data.path=.")
+            names = ", ".join(as_utf8(file.name) for file in files)
+            raise UserError(f"{folder} holds several files ({names}); say which with data.path=.")
         if files:
             return files
     if config.url and config.sha256:
@@ -70,10 +86,13 @@ def _find_files(config: ParallelDataConfig) -> list[Path]:
     )
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str, key: str) -> Path:
     file = user_path(path)
     if not file.is_file():
-        raise UserError(f"{path} is not a file (seen from {Path.cwd()}); give a file of sentences.")
+        raise UserError(
+            f"{key}: {as_utf8(path)} is not a file (seen from {as_utf8(Path.cwd())}); give a file of "
+            "sentences."
+        )
     return file
 
 
@@ -81,87 +100,97 @@ def read_pairs(files: list[Path], encoding: str | None, swap: bool = False, leas
     """The pairs of one file with tabs, or of a source file and a target file.
 
     Raises:
-        UserError: a file cannot be read, the two differ in length, or no pair is left.
+        UserError: a file cannot be read, the two differ in length, or there are fewer than `least` pairs.
     """
-    lines = [_lines(file, encoding) for file in files]
-    found: Iterator[tuple[str, ...]]
-    if len(files) == 1:
-        found = (tuple(line.split("\t")[:2]) for line in lines[0])
+    documents = [_read_document(file, encoding) for file in files]
+    names = [as_utf8(file) for file in files]
+    skipped = [note for document in documents for note in document.notes]
+    if len(documents) == 1:
+        columns: Counter[int] = Counter()
+        corpus = make_corpus(_columns(documents[0], columns), names[0], files, swap, least)
+        skipped += _notes_on_columns(names[0], columns)
     else:
-        source, target = lines
-        if len(source) != len(target):
-            raise UserError(
-                f"{files[0]} has {len(source):,} lines and {files[1]} has {len(target):,}; line n of one "
-                "must be the translation of line n of the other."
-            )
-        found = zip(source, target, strict=True)
-    return make_corpus(found, " and ".join(map(str, files)), files, swap, least)
+        corpus = make_corpus(_side_by_side(documents, names), " and ".join(names), files, swap, least)
+    return replace(corpus, skipped=(*skipped, *corpus.skipped))
+
+
+def _read_document(file: Path, encoding: str | None) -> Document:
+    document = read_document(file, encoding)
+    if document.form.guessed:
+        raise UserError(
+            f"{as_utf8(file)} is not UTF-8 text ({document.form.bad_at}); give its encoding as "
+            "data.encoding=."
+        )
+    return document
+
+
+def _columns(document: Document, columns: Counter[int]) -> Iterator[tuple[str, ...]]:
+    """The first two columns of each line; the number of columns is counted."""
+    for line in document.lines():
+        cells = line.split("\t")
+        columns[len(cells)] += 1
+        yield tuple(cells[:2])
+
+
+def _notes_on_columns(name: str, columns: Counter[int]) -> list[str]:
+    """A note about lines with more columns than usual, or fewer; lines with a single column are skipped."""
+    usual, _ = columns.most_common(1)[0]
+    others = sum(count for number, count in columns.items() if number not in (usual, 1))
+    if not others:
+        return []
+    return [
+        f"{name}: {others:,} lines have another number of columns than {usual}, the usual one; the first two "
+        "are read"
+    ]
+
+
+def _side_by_side(documents: list[Document], names: list[str]) -> Iterator[tuple[str, ...]]:
+    """Line n of the sources with line n of the targets.
+
+    Raises:
+        UserError: one has more lines than the other.
+    """
+    counts = [0, 0]
+    for sides in zip_longest(*(document.lines() for document in documents)):
+        counts = [count + (side is not None) for count, side in zip(counts, sides, strict=True)]
+        yield tuple(side or "" for side in sides)
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{names[0]} has {counts[0]:,} lines and {names[1]} has {counts[1]:,}; line n of one must be the "
+            "translation of line n of the other."
+        )
 
 
 def make_corpus(
-    found: Iterator[tuple[str, ...]], origin: str, files: list[Path], swap: bool, least: int = 10
+    found: Iterable[tuple[str, ...]], origin: str, files: list[Path], swap: bool, least: int = 10
 ) -> PairCorpus:
-    """Pairs out of columns; `least` of them at least.
+    """Pairs out of columns.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are fewer than `least`.
     """
     pairs: list[Pair] = []
     lines: list[int] = []
     empty = 0
-    digest = hashlib.sha256()
     for number, columns in enumerate(found, start=1):
-        sides = [" ".join(column.split()) for column in columns]
+        sides = [fold_spaces(column) for column in columns]
         if len(sides) < 2 or not all(sides):
             empty += 1
             continue
         source, target = sides[::-1] if swap else sides
         pairs.append((source, target))
         lines.append(number)
-        digest.update(f"{source}\t{target}\n".encode())
     if len(pairs) < least:
         raise UserError(
             f"{origin}: {len(pairs)} lines hold a source, a tab and a target, and {least} are needed."
         )
-    left_out = f"{empty:,} lines without two sentences" if empty else None
-    return PairCorpus(pairs, origin, digest.hexdigest(), lines, files, left_out)
+    skipped = (f"{origin}: {empty:,} lines without two sentences are skipped",) if empty else ()
+    return PairCorpus(pairs, origin, pairs_sha256(pairs), lines, files, skipped)
 
 
-def _lines(file: Path, encoding: str | None) -> list[str]:
-    try:
-        data = _unpacked(file) if zipfile.is_zipfile(file) else file.read_bytes()
-    except UNREADABLE as error:
-        raise UserError(f"{file} cannot be read ({error}).") from error
-    try:
-        chosen = encoding or "utf-8"
-        # A byte order mark is no part of the text.
-        text = data.decode("utf-8-sig" if codecs.lookup(chosen).name == "utf-8" else chosen)
-    except (UnicodeError, LookupError) as error:
-        raise UserError(
-            f"{file} is not {encoding or 'UTF-8'} text ({error}); give its encoding as data.encoding=."
-        ) from error
-    # Not splitlines(): characters such as U+2028 may stand inside a sentence.
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
-
-
-def _unpacked(file: Path) -> bytes:
-    """The largest text file in a zip.
-
-    Raises:
-        UserError: there is none, or it is larger than allowed.
-    """
-    with zipfile.ZipFile(file) as archive:
-        texts = [
-            member
-            for member in archive.infolist()
-            if Path(member.filename).suffix in (".txt", ".tsv") and "__MACOSX" not in member.filename
-        ]
-        if not texts:
-            raise UserError(f"{file} holds no .txt or .tsv file.")
-        chosen = max(texts, key=lambda member: member.file_size)
-        with archive.open(chosen) as stream:
-            data = stream.read(LARGEST_UNPACKED_BYTES + 1)
-        if len(data) > LARGEST_UNPACKED_BYTES:
-            raise UserError(f"{file} unpacks to more than {LARGEST_UNPACKED_BYTES:,} bytes and is not read.")
-    return data
+def pairs_sha256(pairs: Iterable[Pair]) -> str:
+    """The hash of pairs in their order."""
+    digest = hashlib.sha256()
+    for source, target in pairs:
+        digest.update(f"{source}\t{target}\n".encode())
+    return digest.hexdigest()

@@ -73,7 +73,7 @@ class ParityData(Data):
     ) -> "ParityData":
         """The held-out sequences that a run is judged on, of `other.lengths` if these are given.
 
-        Those of the test part are drawn from `seed`, so that there are fresh ones whenever they are needed.
+        The test split is drawn from `seed`: another seed gives fresh sequences.
 
         Raises:
             UserError: another text was named, or more bits than memory holds.
@@ -93,7 +93,7 @@ class ParityData(Data):
 
     @property
     def steps_per_epoch(self) -> float:
-        """There is no end of fresh sequences; what counts as an epoch is as many as the held-out set has."""
+        """Sequences never repeat; count as many as the held-out set has as an epoch."""
         return self.sequences / self.config.batch_size
 
     # Training
@@ -164,8 +164,8 @@ class ParityData(Data):
             config = replace(self.config, seq_len=length, min_seq_len=None, max_seq_len=None)
             data = ParityData(config, self.preprocessor, self.seed, self.sequences)
             views.append(View({"length": length}, data, main=length == self.eval_length))
-        left_out = ", ".join(str(length) for length in self.lengths if length not in fit)
-        return views, [f"not judged: lengths {left_out}; the model's window is {max_len}"] if left_out else []
+        skipped = ", ".join(str(length) for length in self.lengths if length not in fit)
+        return views, [f"not judged: lengths {skipped}; the model's window is {max_len}"] if skipped else []
 
     def describe(self) -> dict[str, Any]:
         """The sequences for the manifest; the hash stands for the way in which they are drawn."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 from seqexp.errors import UserError
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 
-# What a value may be: plain data of JSON. A stranger's file is bounded to this many.
+# Checkpoints are untrusted: read at most this many labels and values.
 MOST_VALUES = 1_000_000
 
 
@@ -31,7 +31,7 @@ class Preprocessor:
         """The tokenizer of a role.
 
         Raises:
-            UserError: there is none.
+            UserError: no tokenizer has this role.
         """
         if role not in self.tokenizers:
             there = ", ".join(self.tokenizers) or "none"
@@ -67,7 +67,7 @@ class Preprocessor:
 
     @classmethod
     def from_plain(cls, plain: Any) -> Self:
-        """The inverse of `to_plain`; the data may come from a stranger.
+        """The inverse of `to_plain`; the data is untrusted.
 
         Raises:
             UserError: the data is not that of a preprocessor.

@@ -1,81 +1,128 @@
 """Which files a corpus is made of, and their text in pieces, whatever their size."""
 
-import codecs
+import contextlib
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from seqexp.data.cache import cache_dir
+from seqexp.data.lines import CHUNK, TextForm, decoded, find_form
+from seqexp.data.unpack import Unpacked, open_unpacked
 from seqexp.errors import UserError
-from seqexp.files import read_json, user_path, write_atomically
+from seqexp.files import as_utf8, read_json, user_path, write_atomically
 
-CHUNK_BYTES = 1 << 20
+# In the key of remembered scans: raise it when `find_form` finds other things.
+SCAN_VERSION = 2
+# What a folder holds for us: visible text files, packed or not.
+TEXT_FILE = re.compile(r"[^.].*\.txt(\.(gz|bz2|xz|zip))?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text file: its bytes' hash, the encoding it is read with, its length in characters."""
+    """One text file: the hash of its bytes (unpacked), and how they become text."""
 
     path: Path
     sha256: str
-    encoding: str
-    characters: int
+    form: TextForm
+    notes: tuple[str, ...] = ()
+
+    @property
+    def encoding(self) -> str:
+        return self.form.encoding
+
+    @property
+    def characters(self) -> int:
+        return self.form.characters
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces of about a megabyte; line ends are ``\\n``, a byte order mark is left out."""
-        is_utf8 = codecs.lookup(self.encoding).name == "utf-8"
-        encoding = "utf-8-sig" if is_utf8 else self.encoding
-        with open(self.path, encoding=encoding, newline=None) as file:
-            # Up to the end of a line, so that tokenizers of words and subwords see words whole.
-            while piece := file.read(CHUNK_BYTES) + file.readline(CHUNK_BYTES):
-                yield piece
+        """The text in pieces of about a megabyte; line ends are ``\\n``, a byte-order mark is removed."""
+        with open_unpacked(self.path) as unpacked:
+            yield from decoded(unpacked.stream, self.form)
+
+    def lines(self) -> Iterator[str]:
+        """The lines, without their ends."""
+        held: list[str] = []
+        for piece in self.pieces():
+            *whole, rest = piece.split("\n")
+            for line in whole:
+                yield "".join([*held, line])
+                held = []
+            held += [rest] if rest else []
+        if held:
+            yield "".join(held)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order. `stand_in` is why they are not the ones asked for, or None."""
+    """Documents in a fixed order. `stand_in` is why they are not the ones asked for, or None.
+
+    `held_out` has the corpora of splits that come with files of their own, by the name of the split.
+    """
 
     documents: tuple[Document, ...]
     origin: str
     stand_in: str | None = None
+    held_out: Mapping[str, "Corpus"] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
-        """The hash of all documents' hashes and encodings, in order."""
+        """The hash of all documents' hashes and encodings, in order, and of those held out."""
         lines = (f"{document.sha256} {document.encoding}\n" for document in self.documents)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        own = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return combined_sha256(own, {name: corpus.sha256 for name, corpus in self.held_out.items()})
 
     @property
     def characters(self) -> int:
+        """The number of characters, without those held out."""
         return sum(document.characters for document in self.documents)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was replaced in the files, or not read."""
+        own = [note for document in self.documents for note in document.notes]
+        return own + [note for corpus in self.held_out.values() for note in corpus.notes]
+
+
+def combined_sha256(own: str, held_out: Mapping[str, str]) -> str:
+    """The hash of a corpus with splits of their own: without any, the corpus's."""
+    if not held_out:
+        return own
+    lines = [own, *(f"{name} {sha256}" for name, sha256 in sorted(held_out.items()))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def find_files(path: str, key: str = "data.path") -> list[Path]:
-    """The files that a path, a folder (its ``*.txt``) or a glob names, sorted.
+    """The files that a path, a folder (its visible ``*.txt``, packed or not) or a glob names, sorted.
 
     Raises:
         UserError: there are none.
     """
-    place = user_path(path)
-    if place.is_file() or (place.exists() and not place.is_dir()):
-        return [place]
-    if place.is_dir():
-        files = sorted(file for file in place.glob("*.txt") if file.is_file())
+    found = user_path(path)
+    if found.is_dir():
+        files = text_files(found)
         if not files:
-            raise UserError(f"{key}={path} is a folder without .txt files; name a file or a glob.")
+            raise UserError(f"{key}={as_utf8(path)} is a folder without .txt files; name a file or a glob.")
         return files
-    files = sorted(Path(name) for name in glob.glob(str(place), recursive=True))
+    if found.exists():
+        return [found]
+    files = sorted(Path(name) for name in glob.glob(str(found), recursive=True))
     files = [file for file in files if file.is_file()]
     if not files:
         raise UserError(
-            f"{key}={path}: there is no such file or folder, and as a glob it matches nothing "
-            f"(seen from {Path.cwd()})."
+            f"{key}={as_utf8(path)}: there is no such file or folder, and as a glob it matches nothing "
+            f"(seen from {as_utf8(Path.cwd())})."
         )
     return files
+
+
+def text_files(folder: Path, names: re.Pattern[str] = TEXT_FILE) -> list[Path]:
+    """The files of a folder whose names match, sorted."""
+    return sorted(file for file in folder.glob("*") if names.fullmatch(file.name) and file.is_file())
 
 
 def usual_places(name: str) -> list[str]:
@@ -85,9 +132,9 @@ def usual_places(name: str) -> list[str]:
 
 
 def find_in_usual_places(name: str) -> tuple[list[Path], str] | None:
-    """The first usual place with ``*.txt`` files, and its name."""
+    """The text files in the first usual place that has any, and its name."""
     for place in usual_places(name):
-        files = sorted(file for file in Path(place).glob("*.txt") if file.is_file())
+        files = text_files(Path(place))
         if files:
             return files, place
     return None
@@ -96,58 +143,38 @@ def find_in_usual_places(name: str) -> tuple[list[Path], str] | None:
 def read_document(path: Path, encoding: str | None = None) -> Document:
     """Hash a file, and find its encoding and length, without keeping it.
 
-    UTF-8 is tried first, then latin-1 (which always fits), unless `encoding` is given. What was found is
-    remembered by the hash, so that the second start only hashes.
+    The file is UTF-8 (with a few bad bytes, perhaps), has a mark, or is taken for latin-1, unless `encoding`
+    is given. What was found is remembered by the hash, so that the second start only hashes.
 
     Raises:
         UserError: unreadable, empty, binary, or not in the encoding that was given.
     """
-    try:
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        remembered = cache_dir("scans") / f"{sha256}-{encoding or 'auto'}.json"
-        found = read_json(remembered)
-        if isinstance(found.get("encoding"), str) and isinstance(found.get("characters"), int):
-            return Document(path, sha256, found["encoding"], found["characters"])
-        chosen = encoding or _detect_encoding(path)
-        _refuse_binary(path, chosen)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    document = Document(path, sha256, chosen, 0)
-    try:
-        characters = sum(len(piece) for piece in document.pieces())
-    except (UnicodeError, LookupError) as error:
-        raise UserError(
-            f"{path} is not {chosen} text ({error}); correct data.encoding or leave it out."
-        ) from error
-    if characters == 0:
-        raise UserError(f"{path} is empty; give a file with text.")
-    found = {"encoding": chosen, "characters": characters}
-    write_atomically(remembered, json.dumps(found).encode())
-    return Document(path, sha256, chosen, characters)
+    name = as_utf8(path)
+    if not path.is_file():
+        raise UserError(f"{name} is not a file that can be read several times; give a text file.")
+
+    def opener() -> contextlib.AbstractContextManager[Unpacked]:
+        return open_unpacked(path)
+
+    digest = hashlib.sha256()
+    with opener() as unpacked:
+        while chunk := unpacked.stream.read(CHUNK):
+            digest.update(chunk)
+        notes = unpacked.notes
+    sha256 = digest.hexdigest()
+    remembered = cache_dir("scans") / f"{sha256}-{encoding or 'auto'}-{SCAN_VERSION}.json"
+    form = _remembered(remembered)
+    if form is None:
+        form = find_form(opener, name, encoding)
+        if form.characters == 0:
+            raise UserError(f"{name} is empty; give a file with text.")
+        write_atomically(remembered, json.dumps(asdict(form)).encode())
+    return Document(path, sha256, form, (*notes, *form.notes(name)))
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
-
-
-def _detect_encoding(path: Path) -> str:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for chunk in _chunks(path):
-            decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8"
-
-
-def _refuse_binary(path: Path, encoding: str) -> None:
-    """NUL bytes are no text, except in encodings (UTF-16, UTF-32) that write 'a' with one."""
-    if b"\0" not in "a".encode(encoding) and any(b"\0" in chunk for chunk in _chunks(path)):
-        raise UserError(
-            f"{path} is not text: it holds NUL bytes. Give a text file, or data.encoding=utf-16 "
-            "if it is text of that kind."
-        )
+def _remembered(file: Path) -> TextForm | None:
+    found = read_json(file)
+    types = {"encoding": str, "bad_bytes": int, "bad_at": str, "line_end": str, "characters": int}
+    if found.keys() != types.keys() or not all(type(found[key]) is kind for key, kind in types.items()):
+        return None
+    return TextForm(**found)

@@ -1,25 +1,21 @@
 """Running text as windows of tokens: what language models are trained and judged on."""
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqexp import registry
 from seqexp.config.data import OtherDataConfig, TextDataConfig
 from seqexp.config.tokenizer import TokenizerConfig
-from seqexp.data.base import Data
+from seqexp.data.base import Data, check_same_corpus
 from seqexp.data.batch import Batch
-from seqexp.data.cache import cache_dir
 from seqexp.data.download import download
-from seqexp.data.encoded import Part, encode_corpus, split_pieces, training_pieces
+from seqexp.data.encoded import LONG_LINE, Part, encode_corpus, texts_of
+from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.shuffle import ROUNDS, permute
 from seqexp.data.sources import (
@@ -31,8 +27,7 @@ from seqexp.data.sources import (
 )
 from seqexp.data.stand_in import TITLE, stand_in_book
 from seqexp.errors import UserError
-from seqexp.files import write_atomically
-from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
+from seqexp.files import as_utf8
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +39,17 @@ def find_corpus(config: TextDataConfig) -> Corpus:
     """The documents of a data set: given path, usual places, download, stand-in, in this order.
 
     Raises:
-        UserError: none of these has any, or a file is no text.
+        UserError: none of these has any, or a file is not text.
     """
+    held_out = {
+        name: read_corpus(find_files(path, f"data.{name}_path"), f"data.{name}_path={path}", config.encoding)
+        for name, path in (("val", config.val_path), ("test", config.test_path))
+        if path
+    }
+    return replace(_find_training_corpus(config), held_out=held_out)
+
+
+def _find_training_corpus(config: TextDataConfig) -> Corpus:
     if config.path:
         return read_corpus(find_files(config.path), f"data.path={config.path}", config.encoding)
     found = find_in_usual_places(config.name)
@@ -62,20 +66,19 @@ def find_corpus(config: TextDataConfig) -> Corpus:
         raise UserError(f"data={config.name}: no files were found; {ways}.")
     corpus = read_corpus([stand_in_book()], f"stand-in: {TITLE}", None)
     reason = f"data={config.name} found no files, so {TITLE!r} (public domain) stands in; {ways}."
-    return Corpus(corpus.documents, corpus.origin, stand_in=reason)
+    return replace(corpus, stand_in=reason)
 
 
 def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
-    """Read the files as one corpus, noting those that are not UTF-8.
+    """Read the files as one corpus; say what is replaced in them or not read.
 
     Raises:
-        UserError: a file is no text.
+        UserError: a file is not text.
     """
-    documents = tuple(read_document(file, encoding) for file in files)
-    guessed = [document.path.name for document in documents if document.encoding == "latin-1"]
-    if guessed and encoding is None:
-        log.info("not UTF-8, so read as latin-1: %s (data.encoding= says otherwise)", ", ".join(guessed))
-    return Corpus(documents, origin)
+    corpus = Corpus(tuple(read_document(file, encoding) for file in files), as_utf8(origin))
+    for note in corpus.notes:
+        log.warning("%s", note)
+    return corpus
 
 
 class TextData(Data):
@@ -87,14 +90,17 @@ class TextData(Data):
         self.config, self.corpus, self.preprocessor, self.seed = config, corpus, preprocessor, seed
         self.tokenizer = preprocessor["text"]
         self.splits: dict[str, Part] = encode_corpus(corpus, split, self.tokenizer)
-
-    def warn_of_unknown(self) -> None:
-        """Say what the parts hold that training never showed."""
         for name, part in self.splits.items():
             if part.unknown:
                 log.warning(
                     "%s: %d of %d characters were never seen in training (%s); they cost their bits "
                     "as unknown", name, part.unknown, part.characters, part.unknown_characters,
+                )  # fmt: skip
+            if part.seen_lines:
+                log.warning(
+                    "%s: %s of %s lines of at least %d characters (%.1f %%) also stand in training",
+                    name, f"{part.seen_lines:,}", f"{part.long_lines:,}", LONG_LINE,
+                    100 * part.seen_lines / part.long_lines,
                 )  # fmt: skip
 
     @classmethod
@@ -113,7 +119,9 @@ class TextData(Data):
         corpus = find_corpus(config)
         if preprocessor is None:
             assert tokenizer is not None
-            preprocessor = Preprocessor({"text": _fit_tokenizer(corpus, config.split, tokenizer)})
+            training = texts_of(corpus, config.split, "train")
+            fitted = fit_tokenizer(tokenizer, training, ["text", corpus.sha256, config.split])
+            preprocessor = Preprocessor({"text": fitted})
         else:
             preprocessor = Preprocessor({"text": preprocessor["text"]})
         data = cls(config, corpus, preprocessor, config.split, seed)
@@ -121,17 +129,16 @@ class TextData(Data):
             need = config.seq_len + 1 if name == "train" else 2
             if part.tokens < need:
                 raise UserError(
-                    f"the corpus is too short: its {name} part has {part.characters} characters "
+                    f"the corpus is too short: its {name} split has {part.characters} characters "
                     f"({part.tokens} tokens), and a window needs {need}. Give more text, or lower "
                     f"data.seq_len={config.seq_len}."
                 )
         if config.carry_state and data.windows_per_epoch < config.batch_size:
             raise UserError(
-                f"the training part has {data.windows_per_epoch} windows of data.seq_len={config.seq_len}, "
+                f"the training split has {data.windows_per_epoch} windows of data.seq_len={config.seq_len}, "
                 f"too few for {config.batch_size} rows that go on from batch to batch; lower "
                 "data.batch_size or data.seq_len, or use data.carry_state=false."
             )
-        data.warn_of_unknown()
         return data
 
     @classmethod
@@ -146,46 +153,35 @@ class TextData(Data):
         """The text that `other` names, or that the run was trained on, found by its files or as the run did.
 
         Raises:
-            UserError: it is not there, or is not the same, or `other` asks for what is no text.
+            UserError: it is not there, or is not the same, or `other` asks for data that is not text.
         """
         del seed
         other.refuse_all_but(("path", "encoding"))
         if other.path:
             return cls.of_text(config, preprocessor, other.path, other.encoding)
-        recorded = manifest.get("corpus") or {}
-        # The manifest may come from a stranger: what it names is used only if it has the right hash.
-        listed = recorded.get("files")
-        entries = listed if isinstance(listed, list) else []
-        paths = [str(file.get("path")) for file in entries if isinstance(file, dict)]
-        encoding = config.encoding
-        corpus = None
-        if paths and all(map(os.path.isfile, paths)):
-            corpus = read_corpus(list(map(Path, paths)), str(recorded.get("origin")), encoding)
-        if corpus is None or corpus.sha256 != recorded.get("sha256"):
-            corpus = find_corpus(config)
-        if corpus.sha256 != recorded.get("sha256"):
-            raise UserError(
-                f"the corpus of this run is not here: it had sha256 {str(recorded.get('sha256'))[:12]}…, "
-                f"and {corpus.origin} has {corpus.sha256[:12]}…. Put its files back, or judge the run "
-                "on another text with data.path=."
-            )
-        data = cls(config, corpus, preprocessor, config.split, seed=0)
-        data.warn_of_unknown()
-        return data
+        corpus = _recorded_corpus(config, manifest) or find_corpus(config)
+        check_same_corpus(manifest, corpus.sha256, corpus.origin, "the corpus of this run is")
+        return cls(config, corpus, preprocessor, config.split, seed=0)
 
     @classmethod
     def of_text(
         cls, config: TextDataConfig, preprocessor: Preprocessor, path: str, encoding: str | None
     ) -> "TextData":
-        """All of another text, as one part named ``all``.
+        """All of another text, as one split named ``all``.
 
         Raises:
-            UserError: no such file, or no text.
+            UserError: no such file, or not text.
         """
         corpus = read_corpus(find_files(path), f"data.path={path}", encoding)
-        data = cls(config, corpus, preprocessor, "all", seed=0)
-        data.warn_of_unknown()
-        return data
+        return cls(config, corpus, preprocessor, "all", seed=0)
+
+    def check_split(self, split: str) -> None:
+        if split == "test" and split not in self.splits and "train" in self.splits:
+            raise UserError(
+                "this run has no test split: it exists where a run is trained with data.test_path=. Judge "
+                "the run on split=val, or on another text with data.path=."
+            )
+        super().check_split(split)
 
     @property
     def carries_state(self) -> bool:  # type: ignore[override]
@@ -221,12 +217,12 @@ class TextData(Data):
             windows = self.splits["train"].windows(starts, length + 1)
             return replace(Batch.from_windows(windows, np.full(size, length)), continues=column > 0)
         count = np.arange(step * size, (step + 1) * size, dtype=np.int64)
-        epochs, places = np.divmod(count, self.windows_per_epoch)
+        epochs, positions = np.divmod(count, self.windows_per_epoch)
         starts = np.empty(size, dtype=np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             order, phase = self._epoch(int(epoch))
-            starts[here] = permute(places[here], self.windows_per_epoch, order) * length + phase
+            starts[here] = permute(positions[here], self.windows_per_epoch, order) * length + phase
         windows = self.splits["train"].windows(starts, length + 1)
         # Documents are few: without these a model hardly ever meets the boundary that exams begin with.
         share = self.config.boundary_share
@@ -237,11 +233,11 @@ class TextData(Data):
         """The keys of the epoch's order, and where its first window starts."""
         *keys, draw = np.random.SeedSequence([self.seed, epoch]).generate_state(ROUNDS + 1, np.uint64)
         length = self.config.seq_len
-        room = self.splits["train"].tokens - self.windows_per_epoch * length
-        return np.array(keys, dtype=np.uint64), int(draw % np.uint64(room))
+        slack = self.splits["train"].tokens - self.windows_per_epoch * length
+        return np.array(keys, dtype=np.uint64), int(draw % np.uint64(slack))
 
     def eval_batches(self, split: str) -> Iterator[Batch]:
-        """The whole part once, in windows that follow each other; the last one is padded."""
+        """The whole split once, in windows that follow each other; the last one is padded."""
         part, length = self.splits[split], self.config.seq_len
         starts = np.arange(0, part.tokens - 1, length, dtype=np.int64)
         if self.carries_state:
@@ -267,9 +263,7 @@ class TextData(Data):
 
     def some_text(self, split: str, characters: int) -> str | None:
         """The first whole words of a split that have no unknown characters; None if there are none."""
-        for part, _, _, text in split_pieces(self.corpus, self.config.split):
-            if part != split:
-                continue
+        for text in self.texts(split):
             # The first line may begin inside a word.
             for line in text[: 100 * characters].split("\n")[1:]:
                 shown = line.strip()[:characters].rpartition(" ")[0]
@@ -278,46 +272,79 @@ class TextData(Data):
             return None
         return None
 
+    def texts(self, split: str) -> Iterator[str]:
+        """The text of a split, in pieces of about a megabyte."""
+        how = "all" if split == "all" else self.config.split
+        return texts_of(self.corpus, how, split)
+
     def describe(self) -> dict[str, Any]:
-        """The corpus for the manifest: what, from where, its hash, its parts."""
+        """The corpus for the manifest: name, origin, hash, what was not read as it is, splits and files."""
         return {
             "name": self.config.name,
             "origin": self.corpus.origin,
             "stand_in": self.corpus.stand_in,
             "sha256": self.corpus.sha256,
             "characters": self.corpus.characters,
+            "skipped": self.corpus.notes,
             "split": self.config.split,
-            "splits": {
-                name: {
-                    "tokens": part.tokens - 1,
-                    "characters": part.characters,
-                    "unknown_characters": part.unknown,
-                }
-                for name, part in self.splits.items()
-            },
+            "splits": {name: self._describe_split(name, part) for name, part in self.splits.items()},
             "files": [_describe_file(document) for document in self.corpus.documents],
             "preprocessor": self.preprocessor.describe(),
         }
 
+    def _describe_split(self, name: str, part: Part) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "tokens": part.tokens - 1,
+            "characters": part.characters,
+            "unknown_characters": part.unknown,
+            "sha256": part.sha256,
+        }
+        if name in self.corpus.held_out:
+            described["files"] = [_describe_file(one) for one in self.corpus.held_out[name].documents]
+        if name not in ("train", "all"):
+            described["lines_in_training"] = {
+                "lines": part.seen_lines,
+                "of": part.long_lines,
+                "share": part.seen_lines / max(1, part.long_lines),
+                "min_characters": LONG_LINE,
+            }
+        return described
+
 
 def _describe_file(document: Document) -> dict[str, Any]:
     return {
-        "path": str(document.path.absolute()),
+        "path": as_utf8(document.path.absolute()),
         "sha256": document.sha256,
         "encoding": document.encoding,
         "characters": document.characters,
     }
 
 
-def _fit_tokenizer(corpus: Corpus, split: str, config: TokenizerConfig) -> Tokenizer:
-    """Fit on the training part, or take the one fitted before on the same text with the same options."""
-    key = json.dumps([corpus.sha256, split, asdict(config)], sort_keys=True)
-    file = cache_dir("tokenizers") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+def _recorded_corpus(config: TextDataConfig, manifest: dict[str, Any]) -> Corpus | None:
+    """The corpus in the files that a manifest names; None if they are not there or not the same.
+
+    The manifest is untrusted: use the files it names only if they have the right hash.
+    """
+    recorded = manifest.get("corpus") or {}
+    splits = recorded.get("splits")
+    splits = splits if isinstance(splits, dict) else {}
+    lists = {"train": recorded.get("files")}
+    lists |= {
+        name: splits[name].get("files")
+        for name, path in (("val", config.val_path), ("test", config.test_path))
+        if path and isinstance(splits.get(name), dict)
+    }
+    paths = {
+        name: [Path(str(file.get("path"))) for file in files if isinstance(file, dict)]
+        for name, files in lists.items()
+        if isinstance(files, list)
+    }
+    if len(paths) < len(lists) or not all(some and all(map(Path.is_file, some)) for some in paths.values()):
+        return None
+    origin = str(recorded.get("origin"))
     try:
-        return tokenizer_from_plain(json.loads(file.read_text()))
-    except (OSError, ValueError, UserError):
-        pass
-    kind = registry.load("tokenizer", config.name)
-    tokenizer: Tokenizer = kind.fit(config, training_pieces(corpus, split))
-    write_atomically(file, json.dumps(tokenizer.to_plain()).encode())
-    return tokenizer
+        found = {name: read_corpus(some, origin, config.encoding) for name, some in paths.items()}
+    except UserError:
+        return None
+    corpus = replace(found.pop("train"), held_out=found)
+    return corpus if corpus.sha256 == recorded.get("sha256") else None

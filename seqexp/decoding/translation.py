@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from seqexp.config.run import GenerationConfig
+from seqexp.data.lines import fold_all_spaces, fold_spaces
 from seqexp.data.pair_batch import pair_batch
 from seqexp.decoding.beam import BeamSearch, Hypothesis
 from seqexp.decoding.sampling import evaluation_mode
@@ -56,6 +57,8 @@ class Translator:
                 "generation.coverage_penalty needs a model with attention, and this one has none; leave it "
                 "out."
             )
+        # Spaces that training sources never had are ordinary spaces.
+        self._fold = fold_spaces if tokenizer.typographic_spaces else fold_all_spaces
         self.want_attention = want_attention and model.shows_attention
         unknown = tokenizer.target.unk_id
         self.copies = unknown is not None and config.replace_unknown and model.shows_attention
@@ -71,7 +74,7 @@ class Translator:
         encoded: dict[int, npt.NDArray[np.uint32]] = {}
         notes: dict[int, str] = {}
         for number, sentence in enumerate(sentences):
-            sentence = " ".join(sentence.split())
+            sentence = self._fold(sentence)
             if not sentence:
                 yield number, [Translated("", 0.0, 0.0, [])], "blank"
                 continue
@@ -86,7 +89,7 @@ class Translator:
         for members in self._batches(encoded):
             sources = [encoded[number] for number in members]
             for number, found in zip(members, self._search(sources), strict=True):
-                sentence = " ".join(sentences[number].split())
+                sentence = self._fold(sentences[number])
                 yield number, [self._finished(h, sentence) for h in found], notes.get(number)
 
     def _unknown(self, sentence: str, ids: npt.NDArray[np.uint32]) -> str:

@@ -1,5 +1,7 @@
 """Minimal pairs from files: lines of ``good,bad``, JSON lines as BLiMP has them, or a zip of such files.
 
+Files may be packed by gzip, bzip2 or xz, too.
+
 A line may also have a tab between the two sides. A side that holds commas stands in double quotes, as in any
 CSV.
 """
@@ -13,17 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from seqexp.data.pairs import UNREADABLE
+from seqexp.data.lines import split_lines
+from seqexp.data.sources import text_files
+from seqexp.data.unpack import UNREADABLE, ZIP, open_unpacked
 from seqexp.errors import UserError
 from seqexp.exams.questions import Exam, MinimalPair
-from seqexp.files import user_path
+from seqexp.files import as_utf8, user_path
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
-# The names of the two sides in JSON, and as a first line that is no pair.
+EXAM_FILE = re.compile(r"[^.].*\.(csv|tsv|txt|jsonl)(\.(gz|bz2|xz|zip))?", re.IGNORECASE | re.DOTALL)
+# The names of the two sides in JSON, and in a first line that names columns.
 SIDES = (("sentence_good", "sentence_bad"), ("good", "bad"))
 # Of the thirteen names in BLiMP's files the paper counts one among another of its twelve phenomena.
 MERGED = {"s-selection": "argument_structure"}
-# More than this is not read: the files may come from a stranger.
+# The files may come from a stranger: do not read more than this.
 MOST_BYTES = 200_000_000
 MOST_LENGTH = 100_000  # characters of a side
 KEY = "exams.path"
@@ -35,7 +40,7 @@ def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
     Where one exam is `wanted` all pairs are taken for it.
 
     Raises:
-        UserError: no such file, or a line that holds no pair; with the name of the file and the line.
+        UserError: no such file, or a line without a pair; with the name of the file and the line.
     """
     found: dict[str, list[MinimalPair]] = {name: [] for name in wanted}
     sources = list(_texts(path))
@@ -46,59 +51,63 @@ def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
         of_words = all(" " not in side for pair in pairs for side in (pair.good, pair.bad))
         found[wanted[0] if len(wanted) == 1 else "spelling" if of_words else "grammar"] += pairs
     if not sources:
-        raise UserError(f"{KEY}={path} holds no file {', '.join(SUFFIXES)}.")
+        raise UserError(f"{KEY}={as_utf8(path)} holds no file {', '.join(SUFFIXES)}.")
     notes = [f"{len(sources)} files"] if len(sources) > 1 else []
-    return [Exam(name, f"{KEY}={path}", pairs, notes) for name, pairs in found.items() if pairs]
+    return [Exam(name, f"{KEY}={as_utf8(path)}", pairs, notes) for name, pairs in found.items() if pairs]
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:
     """The name and the text of each file; in a zip, of each member."""
-    room = MOST_BYTES
+    left = MOST_BYTES
     for file in _files(path):
         try:
-            for name, data in _contents(file, room):
-                room -= len(data)
+            for name, data in _contents(file, left):
+                left -= len(data)
                 yield name, _decoded(name, data)
-        except (*UNREADABLE, NotImplementedError) as error:
-            raise UserError(f"{KEY}: {file} cannot be read ({error}).") from error
+        except UNREADABLE as error:
+            raise UserError(f"{KEY}: {as_utf8(file)} cannot be read ({error}).") from error
 
 
 def _files(path: str) -> list[Path]:
     place = user_path(path)
     if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        files = text_files(place, EXAM_FILE)
     elif place.exists():
         files = [place]
     else:
         files = sorted(file for file in map(Path, glob.glob(str(place), recursive=True)) if file.is_file())
     if not files:
         raise UserError(
-            f"{KEY}={path}: there is no such file, and no file {', '.join(SUFFIXES)} in it if it is a folder "
-            f"(seen from {Path.cwd()})."
+            f"{KEY}={as_utf8(path)}: there is no such file, and no file {', '.join(SUFFIXES)} in it if it "
+            f"is a folder (seen from {as_utf8(Path.cwd())})."
         )
     return files
 
 
-def _contents(file: Path, room: int) -> Iterator[tuple[str, bytes]]:
+def _contents(file: Path, left: int) -> Iterator[tuple[str, bytes]]:
+    """The name and the bytes of a file, or of each member of a zip; `left` bytes at most."""
     if not file.is_file():
-        raise OSError("it is no file")
-    if not zipfile.is_zipfile(file):
-        with open(file, "rb") as stream:
-            yield str(file), _bounded(stream, str(file), room)
+        raise OSError("it is not a file")
+    name = as_utf8(file)
+    with open(file, "rb") as opened:
+        is_zip = opened.read(len(ZIP)) == ZIP
+    if not is_zip:
+        with open_unpacked(file) as unpacked:
+            yield name, _bounded(unpacked.stream, name, left)
         return
     with zipfile.ZipFile(file) as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             inside = PurePosixPath(member.filename)
-            if inside.suffix in SUFFIXES and "__MACOSX" not in inside.parts:
+            if EXAM_FILE.fullmatch(inside.name) and "__MACOSX" not in inside.parts:
                 with archive.open(member) as stream:
-                    data = _bounded(stream, f"{file}: {inside}", room)
-                room -= len(data)
-                yield f"{file}: {inside}", data
+                    data = _bounded(stream, f"{name}: {inside}", left)
+                left -= len(data)
+                yield f"{name}: {inside}", data
 
 
-def _bounded(stream: Any, name: str, room: int) -> bytes:
-    data: bytes = stream.read(room + 1)
-    if len(data) > room:
+def _bounded(stream: Any, name: str, left: int) -> bytes:
+    data: bytes = stream.read(left + 1)
+    if len(data) > left:
         raise UserError(f"{KEY}: {name} is not read: the files have more than {MOST_BYTES:,} bytes in all.")
     return data
 
@@ -112,9 +121,7 @@ def _decoded(name: str, data: bytes) -> str:
 
 
 def _pairs(name: str, text: str) -> Iterator[MinimalPair]:
-    # Not splitlines(): characters such as U+2028 may stand inside a sentence.
-    lines = text.replace("\r\n", "\n").split("\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip() or (number == 1 and tuple(_cells(line)) in SIDES):
             continue
         where = f"{name}, line {number}"
@@ -141,9 +148,9 @@ def _from_cells(line: str, where: str) -> MinimalPair:
     if len(cells) == 2:
         return MinimalPair(cells[0], cells[1])
     shown = line if len(line) <= 60 else f"{line[:60]}…"
-    told = "no comma" if len(cells) == 1 else f"{len(cells) - 1} commas or tabs"
+    found = "no comma" if len(cells) == 1 else f"{len(cells) - 1} commas or tabs"
     raise UserError(
-        f"{where}: {told} in {shown!r}; a line is a good side, a comma, a bad side. A side with commas "
+        f"{where}: {found} in {shown!r}; a line is a good side, a comma, a bad side. A side with commas "
         "stands in double quotes, or a tab stands between the sides."
     )
 
@@ -168,5 +175,5 @@ def _from_json(line: str, where: str) -> MinimalPair:
 
 
 def _clean(value: str) -> str:
-    """Half of a surrogate pair, which JSON can spell, is no text."""
+    """Replace lone surrogates, which JSON can spell: they cannot be encoded."""
     return value.encode("utf-8", "replace").decode()

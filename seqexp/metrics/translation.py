@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from seqexp.metrics.bleu import corpus_scores
+from seqexp.metrics.bleu import ORDER, corpus_scores, reference_lengths
 
 Pair = tuple[str, str]
 
@@ -18,16 +18,25 @@ def judge_translations(
     seen_targets: Collection[str] | None,
     nll: list[float],
     tokens: list[int],
+    bleu_tokenizer: str = "13a",
 ) -> dict[str, Any]:
     """BLEU, chrF and TER with their signatures; the same by length, and of unseen targets.
 
     By length of the source there are BLEU, loss and perplexity, of targets unseen in training BLEU.
+    BLEU is None for a group none of whose references has a 4-gram.
     Every pair counts once, with one reference. `seen_targets` are the target sentences of training; None
     where they are not known. `nll` is the negative log-likelihood of each pair's target in nats, over so many
     `tokens`.
     """
     references = [target for _, target in pairs]
-    scores = corpus_scores(hypotheses, references)
+    scores = corpus_scores(hypotheses, references, tokenizer=bleu_tokenizer)
+    words = reference_lengths(references, bleu_tokenizer)
+
+    def of(chosen: list[int]) -> dict[str, Any]:
+        some = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
+        bleu = corpus_scores(*some, names=["bleu"], tokenizer=bleu_tokenizer)["bleu"].value
+        return {"pairs": len(chosen), "bleu": bleu if max(words[i] for i in chosen) >= ORDER else None}
+
     report: dict[str, Any] = {
         "pairs": len(pairs),
         "sources": len({source for source, _ in pairs}),
@@ -40,14 +49,9 @@ def judge_translations(
         if chosen:
             label = f"{low}–{high}" if high else f"{low}+"
             loss = sum(nll[i] for i in chosen) / sum(tokens[i] for i in chosen)
-            row = {"words": label, **_bleu_of(chosen, hypotheses, references), "loss": loss}
+            row = {"words": label, **of(chosen), "loss": loss}
             report["by_length"].append({**row, "perplexity": math.exp(min(loss, 700))})
     if seen_targets is not None:
         unseen = [i for i, target in enumerate(references) if target not in seen_targets]
-        report["unseen_targets"] = _bleu_of(unseen, hypotheses, references) if unseen else {"pairs": 0}
+        report["unseen_targets"] = of(unseen) if unseen else {"pairs": 0}
     return report
-
-
-def _bleu_of(chosen: list[int], hypotheses: list[str], references: list[str]) -> dict[str, Any]:
-    some = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
-    return {"pairs": len(chosen), "bleu": corpus_scores(*some, names=["bleu"])["bleu"].value}

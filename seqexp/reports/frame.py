@@ -54,15 +54,20 @@ class Comparison:
         return next((run.directions[metric] for run in self.runs if metric in run.directions), None)
 
     def by_setting(self) -> list["Group"]:
-        """The runs that differ in nothing but the seed, together; of a search the best first."""
+        """The runs that differ in nothing but the seed, together.
+
+        Of a search the best come first, if the direction of its metric is declared.
+        """
         groups: dict[str, list[dict[str, Any]]] = {}
         for row in self.table.to_dict("records"):
             groups.setdefault(repr([row[key] for key in self.settings]), []).append(row)
         gathered = [Group({key: rows[0][key] for key in self.settings}, rows) for rows in groups.values()]
-        if self.is_search:
+        mode = self.mode(self.monitor)
+        if self.is_search and mode:
             measured_ones = [group for group in gathered if group.mean(self.monitor) is not None]
-            falling = self.mode(self.monitor) == "max"
-            ranked = sorted(measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=falling)
+            ranked = sorted(
+                measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=mode == "max"
+            )
             return ranked + [group for group in gathered if group.mean(self.monitor) is None]
         places = {key: _places(self.table[key]) for key in self.settings}
         return sorted(gathered, key=lambda group: [places[k][repr(v)] for k, v in group.settings.items()])

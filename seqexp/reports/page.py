@@ -137,8 +137,13 @@ def _facts(entry: Entry, manifest: dict[str, Any]) -> list[list[str]]:
     if result.get("ending") not in (None, "finished"):
         rows.append(["ended", str(result["ending"])])
     if entry.best is not None:
-        rows.append([f"best {entry.metric}", f"{number(entry.best)} at step {result.get('step')}"])
-    rows += [[name, number(value)] for name, value in found.items() if name != entry.metric and "/" in name]
+        best = f"{number(entry.best)} at step {result.get('step')}{_unit(result, entry.metric)}"
+        rows.append([f"best {entry.metric}", best])
+    rows += [
+        [name, f"{number(value)}{_unit(result, name)}"]
+        for name, value in found.items()
+        if name != entry.metric and "/" in name
+    ]
     rows += [[name, number(found[name])] for name in ("steps", "minutes", "parameters") if name in found]
     rows += [["model", entry.model], ["data", entry.data]]
     if isinstance(corpus, dict) and corpus.get("stand_in"):
@@ -191,7 +196,9 @@ def _pictures(run: RunFolder) -> list[Picture]:
     pictures = _png_files(run.path / "plots")
     rows = read_numbers(run.metrics_file)
     if not pictures and rows:
-        pictures = [Picture("loss", rendered(loss_figure(rows, run.path.name, "nats")))]
+        unit = _inside(run.result(), "details", "val/loss", "unit")
+        figure = loss_figure(rows, run.path.name, unit if isinstance(unit, str) else "")
+        pictures = [Picture("loss", rendered(figure))]
     return sorted(pictures, key=lambda picture: picture.title != "loss")
 
 
@@ -259,6 +266,12 @@ def _inside(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def _unit(result: dict[str, Any], name: str) -> str:
+    """`` (bits)``; empty if the result does not say it."""
+    unit = _inside(result, "details", name, "unit")
+    return f" ({unit})" if isinstance(unit, str) and unit else ""
 
 
 def _metrics_table(result: dict[str, Any]) -> Table | None:

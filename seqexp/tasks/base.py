@@ -156,6 +156,15 @@ class Task(ABC):
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Sums over a batch. Smoothing and the like are for `training` alone; metric sums for evaluation."""
 
+    def check(self, data: Data, split: str) -> list[str]:
+        """What the user should know before a split is evaluated.
+
+        Raises:
+            UserError: the split cannot be evaluated.
+        """
+        del data, split
+        return []
+
     def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
         """Metrics of a whole split: sums over every batch, divided once."""
         return Evaluation(self.averages(self.sums(model, data, split, options or EvalOptions()), data, split))
@@ -219,8 +228,9 @@ class Task(ABC):
         del model
         return ()
 
-    def show(self, prediction: Prediction) -> str | None:
+    def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
         """What the command line prints for a final prediction; None: its values as a line of JSON."""
+        del options
         return prediction.text if len(prediction.texts) == 1 else None
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample | None:

@@ -109,8 +109,9 @@ class LanguageModeling(Task):
         del model, options
         return [""]
 
-    def show(self, prediction: Prediction) -> str:
+    def show(self, prediction: Prediction, options: PredictOptions) -> str:
         """The text; of several samples each under a line with its number."""
+        del options
         if len(prediction.texts) == 1:
             return prediction.text
         return "\n".join(

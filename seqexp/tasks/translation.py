@@ -1,6 +1,5 @@
 """Translation: generate the target sentence of a source, token by token."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,12 +14,13 @@ from seqexp.config.run import GenerationConfig
 from seqexp.config.task import TranslationConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
+from seqexp.data.lines import fold_spaces
 from seqexp.data.parallel import ParallelData, pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.decoding.translation import Translated, Translator
-from seqexp.metrics.bleu import corpus_scores
+from seqexp.metrics.bleu import choose_tokenizer, corpus_scores, reference_lengths, short_references
 from seqexp.metrics.metric import Metric, MetricSpec
 from seqexp.metrics.translation import judge_translations
 from seqexp.tasks.base import (
@@ -54,7 +54,12 @@ SCORES = {
     "bleu_unseen": MetricSpec("0–100, targets not in training", higher_is_better=True),
 }
 # How the pairs of a corpus were split, in words.
-SPLITS = {"source": "no source in two splits", "random": "pairs split at random", None: "other pairs"}
+SPLITS = {
+    "source": "no source in two splits",
+    "random": "pairs split at random",
+    "own": "files of their own",
+    None: "other pairs",
+}
 
 
 class Translation(Task):
@@ -64,12 +69,27 @@ class Translation(Task):
 
     def __init__(self, config: TranslationConfig) -> None:
         self.label_smoothing, self.bleu = config.label_smoothing, config.bleu
+        self.bleu_tokenize = config.bleu_tokenize
         self.metrics = {
             "loss": MetricSpec(self.loss_unit, higher_is_better=False),
             "perplexity": MetricSpec("per target token", higher_is_better=False),
         }
         if config.bleu:
             self.metrics["bleu"] = SCORES["bleu"]
+
+    def check(self, data: Data, split: str) -> list[str]:
+        """Notes on the tokenizer of BLEU, if it is not the usual one, and on short references."""
+        assert isinstance(data, ParallelData)
+        references = [target for _, target in data.splits[split].pairs]
+        tokenizer = choose_tokenizer(self.bleu_tokenize, references)
+        notes = []
+        if self.bleu_tokenize == "auto" and tokenizer != "13a":
+            notes.append(
+                f"BLEU is computed with sacreBLEU's tokenizer {tokenizer}, by the script of the references; "
+                "task.bleu_tokenize= sets another."
+            )
+        short = short_references(reference_lengths(references, tokenizer), tokenizer)
+        return [*notes, short] if short else notes
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Cross-entropy summed over the real target tokens, each sentence's end among them."""
@@ -103,7 +123,9 @@ class Translation(Task):
             translator = Translator(model, data.tokenizer, GREEDY, device_of(model))
             with options.autocast():
                 hypotheses, _ = translate_pairs(translator, pairs)
-            score = corpus_scores(hypotheses, [target for _, target in pairs], names=["bleu"])["bleu"]
+            references = [target for _, target in pairs]
+            tokenizer = choose_tokenizer(self.bleu_tokenize, references)
+            score = corpus_scores(hypotheses, references, ["bleu"], tokenizer)["bleu"]
             evaluation["bleu"] = SCORES["bleu"].of(score.value, len(pairs))
         return evaluation
 
@@ -112,18 +134,21 @@ class Translation(Task):
     ) -> None:
         """Add BLEU, chrF and TER, what `tables` shows, sources, references and hypotheses."""
         pairs = data.splits[split].pairs
+        notes = self.check(data, split)
+        bleu_tokenizer = choose_tokenizer(self.bleu_tokenize, [target for _, target in pairs])
         translator = Translator(model, data.tokenizer, config, device_of(model))
-        hypotheses, evaluation.notes = translate_pairs(translator, pairs)
+        hypotheses, of_lines = translate_pairs(translator, pairs)
+        evaluation.notes = notes + of_lines
         seen = {target for _, target in data.splits["train"].pairs} if "train" in data.splits else None
         nll = [-value for value in _log_probabilities(model, data, split)]
         tokens = (data.splits[split].target.lengths + 1).tolist()
-        report = judge_translations(pairs, hypotheses, seen, nll, tokens)
-        report["split"] = None if split == "all" else data.config.split
+        report = judge_translations(pairs, hypotheses, seen, nll, tokens, bleu_tokenizer)
+        report["split"] = None if split == "all" else data.cut_of(split) or "own"
         evaluation.details = {"translation": report}
         for name, score in report["scores"].items():
             evaluation[name] = SCORES[name].of(score["value"], report["pairs"])
         unseen = report.get("unseen_targets")
-        if unseen and unseen["pairs"]:
+        if unseen and unseen.get("bleu") is not None:
             evaluation["bleu_unseen"] = SCORES["bleu_unseen"].of(unseen["bleu"], unseen["pairs"])
         texts = {
             "sources": [source for source, _ in pairs],
@@ -131,7 +156,7 @@ class Translation(Task):
             "hypotheses": hypotheses,
         }
         for name, lines in texts.items():
-            evaluation.files[f"{name}.txt"] = "".join(f"{' '.join(line.split())}\n" for line in lines)
+            evaluation.files[f"{name}.txt"] = "".join(f"{fold_spaces(line)}\n" for line in lines)
 
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
         """BLEU by length of the source, with the signatures of the scores."""
@@ -141,8 +166,8 @@ class Translation(Task):
         title = f"{report['pairs']:,} pairs of {report['sources']:,} sources ({SPLITS[report['split']]})"
         rows = [
             (
-                row["words"], f"{row['pairs']:,}", f"{row['bleu']:.2f}", f"{row['loss']:.4f}",
-                f"{row['perplexity']:.2f}",
+                row["words"], f"{row['pairs']:,}", "—" if row["bleu"] is None else f"{row['bleu']:.2f}",
+                f"{row['loss']:.4f}", f"{row['perplexity']:.2f}",
             )
             for row in report["by_length"]
         ]  # fmt: skip
@@ -170,12 +195,12 @@ class Translation(Task):
     def figure_names(self, model: Any) -> tuple[str, ...]:
         return ("attention",) if model.shows_attention else ()
 
-    def show(self, prediction: Prediction) -> str:
-        """The translation on one line; of several a line of JSON."""
-        if len(prediction.texts) > 1:
-            return json.dumps(dict(prediction.values), ensure_ascii=False)
+    def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
+        """The translation on one line; a line of JSON if several were asked for."""
+        if options.generation.n_best > 1:
+            return None
         # A translation that holds a line end would shift all that follow it.
-        return " ".join(prediction.text.split())
+        return fold_spaces(prediction.text)
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
         """The same few sentences of the validation split, with reference and greedy translation.

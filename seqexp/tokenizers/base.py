@@ -25,6 +25,8 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
+    # In the keys of caches: raise it when the same text, options or state give other tokens than before.
+    version: ClassVar[int] = 1
     # What a sentence that stands alone begins with, so that its first word looks like any other word.
     sentence_start: ClassVar[str] = ""
     # What a word that stands alone begins with, for the same reason.
@@ -41,7 +43,7 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, texts: Iterable[str]) -> Self:
-        """Learn from pieces of the training part; `config` is the tokenizer's dataclass."""
+        """Learn from pieces of the training split; `config` is the tokenizer's dataclass."""
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
@@ -75,11 +77,11 @@ class Tokenizer(ABC):
         return number == self.eos_id or not (begin.isalpha() or begin in ("", "\ufffd"))
 
     def pieces(self, text: str) -> list[str]:
-        """The parts of `text` that the tokens of `encode` stand for, unknown ones too."""
+        """The strings that the tokens of `encode` stand for, unknown ones included."""
         return [self.piece(int(number)) for number in self.encode(text)]
 
     def join(self, pieces: Sequence[str]) -> str:
-        """The text of parts as `pieces` gives them."""
+        """The text of `pieces`."""
         return "".join(pieces)
 
     def special_tokens(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from seqexp.tokenizers.base import Ids, Tokenizer
 
 
 class BitTokenizer(Tokenizer):
-    """Reads sequences of bits, in which spaces may stand; there are no documents and no boundaries."""
+    """Read sequences of bits; spaces between bits are skipped. There are no documents and no boundaries."""
 
     name = "bits"
     vocab_size = 2
@@ -29,7 +29,7 @@ class BitTokenizer(Tokenizer):
             UserError: something in it is neither 0 nor 1.
         """
         text = "".join(text.split())
-        wrong = next((place for place, character in enumerate(text) if character not in "01"), None)
+        wrong = next((number for number, character in enumerate(text) if character not in "01"), None)
         if wrong is not None:
             raise UserError(
                 f"{text[wrong]!r} at place {wrong + 1} is no bit; write the sequence in 0 and 1, such as "

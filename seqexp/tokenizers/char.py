@@ -1,4 +1,4 @@
-"""One token per character of the training part."""
+"""One token per character of the training split."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Self

@@ -24,11 +24,13 @@ class PairTokenizer:
     """A view of the tokenizers of two languages; they are the same where one vocabulary serves both.
 
     Of the training pairs, 99.9 % have at most `length_ratio` * (source tokens + 5) target tokens.
+    `typographic_spaces` says whether training sources had non-breaking spaces and the like.
     """
 
     source: Tokenizer
     target: Tokenizer
     length_ratio: float
+    typographic_spaces: bool = False
 
     @property
     def sides(self) -> tuple[Tokenizer, Tokenizer]:
@@ -45,7 +47,7 @@ class PairTokenizer:
         return self.target.encode(self.target.sentence_start + text)
 
     def source_pieces(self, text: str) -> list[str]:
-        """The parts of a source that its tokens stand for, unknown ones too."""
+        """The strings that the tokens of a source stand for, unknown ones included."""
         return self.source.pieces(self.source.sentence_start + text)
 
     def decode_target(self, ids: Sequence[int]) -> str:

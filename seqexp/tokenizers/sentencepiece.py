@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 import random
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ SPACE = "▁"  # SentencePiece's own sign for a space
 LONGEST_LINE = 4096
 # Of a longer text a sample is enough to learn subwords from, and quicker: so many characters of it.
 ENOUGH_CHARACTERS = 4_000_000
-# A saved model larger than this is none of ours (a vocabulary of 200,000 takes five megabytes).
+# Refuse larger saved models (a vocabulary of 200,000 takes five megabytes).
 LARGEST_MODEL_BYTES = 50_000_000
 
 
@@ -50,8 +51,10 @@ class SentencePieceTokenizer(Tokenizer):
     def fit(cls, config: SentencePieceConfig, texts: Iterable[str]) -> Self:
         """Train on lines of the text, on a sample of them where there are very many.
 
+        `vocab_size` is a limit: a small text yields fewer pieces.
+
         Raises:
-            UserError: the text is too small for this many pieces.
+            UserError: the text is empty, or has more characters than `vocab_size` allows.
         """
         lines = [
             line[start : start + LONGEST_LINE]
@@ -61,35 +64,24 @@ class SentencePieceTokenizer(Tokenizer):
         ]
         if sum(map(len, lines)) > ENOUGH_CHARACTERS:
             lines = _sample(lines, ENOUGH_CHARACTERS)
-        model = io.BytesIO()
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines),
-                model_writer=model,
-                model_type=config.model_type,
-                vocab_size=config.vocab_size,
-                byte_fallback=config.byte_fallback,
-                character_coverage=1.0 if not config.byte_fallback else 0.9999,
-                normalization_rule_name="nmt_nfkc" if config.normalization == "nfkc" else "identity",
-                remove_extra_whitespaces=False,
-                add_dummy_prefix=False,
-                user_defined_symbols=["\n"],
-                eos_id=BOUNDARY,
-                unk_id=UNKNOWN,
-                bos_id=-1,
-                pad_id=-1,
-                max_sentence_length=1 << 16,
-                minloglevel=2,
-            )
+            try:
+                return cls(_train(config, lines))
+            except RuntimeError as error:
+                if "too high" not in str(error):
+                    raise
+                return cls(_train(config, lines, hard_vocab_limit=False))
         except (RuntimeError, OSError) as error:
-            advice = "lower tokenizer.vocab_size, or give more text"
-            if "smaller than required" in str(error):
-                advice = "raise tokenizer.vocab_size: each character needs a piece"
+            needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
+            advice = (
+                f"raise tokenizer.vocab_size to at least {needed[1]}: each character needs a piece"
+                if needed
+                else "give more text"
+            )
             raise UserError(
                 f"SentencePiece cannot make tokenizer.vocab_size={config.vocab_size} pieces of this text "
                 f"({_reason(error)}); {advice}."
             ) from error
-        return cls(model.getvalue())
 
     def encode(self, text: str) -> Ids:
         return np.array(self._processor.encode(text), dtype=np.uint32)
@@ -106,7 +98,8 @@ class SentencePieceTokenizer(Tokenizer):
             else:
                 run.append(number)
         text.append(self._processor.decode(run))
-        return "".join(text)
+        # A space that training never showed is written in bytes, as the sign that stands for it.
+        return "".join(text).replace(SPACE, " ")
 
     def piece(self, number: int) -> str:
         if number in (BOUNDARY, UNKNOWN):
@@ -124,7 +117,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def join(self, pieces: Sequence[str]) -> str:
         text: str = self._processor.decode_pieces(list(pieces))
-        return text
+        return text.replace(SPACE, " ")
 
     def unknown_characters(self, text: str) -> str:
         if self.unk_id is None:
@@ -144,10 +137,39 @@ class SentencePieceTokenizer(Tokenizer):
             if tokenizer.vocab_size < 3 or tokenizer._processor.unk_id() != UNKNOWN:
                 raise ValueError("not a model of seqexp")
             for number in range(tokenizer.vocab_size):
-                tokenizer.piece(number)  # raises where a piece is no UTF-8
+                tokenizer.piece(number)  # raises if a piece is not UTF-8
         except (ValueError, RuntimeError, IndexError) as error:
             raise UserError(f"the saved sentencepiece tokenizer is damaged ({_reason(error)}).") from error
         return tokenizer
+
+
+def _train(config: SentencePieceConfig, lines: list[str], **options: Any) -> bytes:
+    """The model that SentencePiece learns.
+
+    Raises:
+        RuntimeError, OSError: with SentencePiece's reason.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=config.model_type,
+        vocab_size=config.vocab_size,
+        byte_fallback=config.byte_fallback,
+        character_coverage=1.0 if not config.byte_fallback else 0.9999,
+        normalization_rule_name="nmt_nfkc" if config.normalization == "nfkc" else "identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        user_defined_symbols=["\n"],
+        eos_id=BOUNDARY,
+        unk_id=UNKNOWN,
+        bos_id=-1,
+        pad_id=-1,
+        max_sentence_length=1 << 16,
+        minloglevel=2,
+        **options,
+    )
+    return model.getvalue()
 
 
 def _sample(lines: list[str], characters: int) -> list[str]:
@@ -165,6 +187,8 @@ def _sample(lines: list[str], characters: int) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of SentencePiece's message, without the place in its source."""
+    """The last line of SentencePiece's message, without the position in its source."""
+    if "sentences_.empty" in str(error):
+        return "it has only empty lines"
     text = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     return text.rpartition("] ")[2][:150].rstrip(". ")

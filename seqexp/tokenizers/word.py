@@ -1,8 +1,8 @@
 """One token per word or sign, from which the text comes back exactly as it was.
 
-Whether a space stands before a token is known from the token itself. The usual case is not written down:
+Whether a space stands before a token is known from the token itself. The usual case carries no mark:
 a word has a space before it, a sign has none; at the start of a line, and after an apostrophe, a hyphen or
-an opening bracket, a word has none either. What is not usual carries a mark: ``▁?`` is a question mark with
+an opening bracket, a word has none either. Other cases carry a mark: ``▁?`` is a question mark with
 a space before it, as in French, and ``￭C`` a word without one, as in "20°C".
 """
 

@@ -161,7 +161,7 @@ def loss_figure(
     values = [value for value in train[1] + val[1] if value > 0]
     if values and max(values) > 10 * min(values):
         axes.set_yscale("log")
-    axes.set(title=label(title), ylabel=f"loss ({unit})")
+    axes.set(title=label(title), ylabel=f"loss ({unit})" if unit else "loss")
     below.plot(*_curve(rows, "train/grad_norm"), color="tab:green", lw=1)
     below.set(xlabel="step", ylabel="gradient norm\n(before clipping)", yscale="log")
     steps, lengths = _curve(rows, "train/seq_len")
@@ -170,7 +170,8 @@ def loss_figure(
         for part in (axes, below):
             part.axvline(steps[i], color="gray", ls=":", lw=0.8)
     if changes:
-        axes.plot([], [], color="gray", ls=":", label=f"curriculum: {lengths[0]:g} to {lengths[-1]:g} bits")
+        told = f"curriculum: length {lengths[0]:g} to {lengths[-1]:g}"
+        axes.plot([], [], color="gray", ls=":", label=told)
     for part in (axes, below):
         part.grid(alpha=0.3)
     if train[0] or val[0]:
