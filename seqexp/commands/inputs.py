@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """An input; `note` says what was unusual about it."""
+    """An input; `note` reports a problem, such as bytes that could not be decoded."""
 
     text: str
     note: str | None = None
 
 
 def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
-    """What was typed, or what a file or a pipe holds: each line an input, or all of it one; None: nothing.
+    """Return the inputs from the command line, a file or a pipe, or None if nothing was given.
+
+    Each line is an input if the task reads lines; otherwise the whole text is one.
 
     Raises:
         UserError: the file cannot be read, or the input was given under the key of another task.
@@ -61,22 +63,22 @@ def _lines(data: bytes, each_line: bool, origin: str) -> list[Line]:
 
 
 def split_lines(data: bytes) -> list[Line]:
-    """The lines of a file, each as text whatever it holds; a line end at the very end begins no line."""
-    parts = data.split(b"\n")
-    if parts[-1] == b"":
-        parts.pop()
+    """Split a file into lines; decode malformed UTF-8 with U+FFFD and a note."""
+    pieces = data.split(b"\n")
+    if pieces[-1] == b"":
+        pieces.pop()
     lines = []
-    for part in parts:
+    for piece in pieces:
         try:
-            lines.append(Line(part.decode("utf-8").rstrip("\r")))
+            lines.append(Line(piece.decode("utf-8").rstrip("\r")))
         except UnicodeDecodeError:
-            text = part.decode("utf-8", errors="replace").rstrip("\r")
+            text = piece.decode("utf-8", errors="replace").rstrip("\r")
             lines.append(Line(text, "not UTF-8; U+FFFD stands for what could not be read"))
     return lines
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines from the terminal. The sign that asks for them is no product: it goes to standard error."""
+    """Yield lines from the terminal. The prompt goes to standard error, which keeps it out of the output."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.buffer.readline()
@@ -87,7 +89,7 @@ def typed_lines() -> Iterator[str]:
 
 
 def _stdin_is_fed() -> bool:
-    """Whether standard input is a pipe or a file, not a terminal or nothing."""
+    """Return whether standard input is a pipe or a file."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):

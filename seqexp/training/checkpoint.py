@@ -24,7 +24,7 @@ import torch
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import RunFailedError, UserError
-from seqexp.files import make_folder, number, read_bounded, read_json, whole_or_not_there, write_json
+from seqexp.files import atomic_file, make_folder, number, read_bounded, read_json, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -546,7 +546,7 @@ def _save_weights(tensors: dict[str, torch.Tensor], target: Path) -> str:
 
 def _save_atomically(state: dict[str, Any], target: Path) -> str:
     """The whole file or none; returns its hash."""
-    with whole_or_not_there(target) as file:
+    with atomic_file(target) as file:
         hashed: Any = _Hashed(file)
         try:
             torch.save(state, hashed)
