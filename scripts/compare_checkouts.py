@@ -3,8 +3,8 @@
     python scripts/compare_checkouts.py OLD NEW [--steps 200] [--only gpt,lstm]
 
 OLD and NEW are folders with a checkout of this project; both run with this Python, one thread, fp32 and seed
-1. A reference text is named with --text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on
-text are skipped, and this is said. Exit code 1 if any loss differs.
+1. --text names a reference text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on text
+are skipped with a note. Exit code 1 if any loss differs.
 """
 
 import argparse
@@ -31,7 +31,7 @@ RUNS = {
 
 
 def losses(checkout: Path, words: list[str]) -> list[tuple[int, str, float]]:
-    """(step, name, value) of every loss that a training in a new folder logs."""
+    """Train in a new folder; return (step, name, value) of every logged loss."""
     with tempfile.TemporaryDirectory() as place:
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "seqexp", "train", *words]
