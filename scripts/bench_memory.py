@@ -2,7 +2,7 @@
 
     python scripts/bench_memory.py                 # 5 MB and 1000 MB
 
-Each size has its own process and cache, and is run twice: first start and second start.
+Each size is a process of its own with a cache of its own, run twice: first start and second start.
 """
 
 import argparse

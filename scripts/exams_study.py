@@ -1,11 +1,11 @@
-"""The runs of docs/exams.md: six of twenty minutes on two cores, and their exams; finished runs are skipped.
+"""The runs behind docs/exams.md: six of twenty minutes on two cores, and their exams; it goes on, run by run.
 
     python scripts/exams_study.py --data path/to/novels --blimp path/to/BLiMP.zip
     python scripts/exams_study.py --data … --blimp … char_1 sentencepiece_1    # only these
-    python scripts/exams_study.py --report               # tables and pictures of the finished runs
+    python scripts/exams_study.py --report               # tables and pictures of what is there
 
 By default the novels are $SEQEXP_DATA/stories and BLiMP $SEQEXP_DATA/blimp/BLiMP.zip. The result of each run
-is saved in docs/exams/<label>.json, tables in docs/exams/tables.md, pictures in docs/images/.
+is kept in docs/exams/<label>.json, tables are in docs/exams/tables.md, pictures in docs/images/.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PROMPT = "The door opened and"
 
 
 def seqexp(*words: str) -> str:
-    """Run a command with its messages on the terminal; return its output."""
+    """Run a command, its messages on the screen; what it prints."""
     print("seqexp", *words, flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "seqexp", *words], stdout=subprocess.PIPE, text=True, check=True
@@ -84,7 +84,7 @@ def run_job(label: str, data: str, blimp: str) -> None:
 
 
 def answers(file: Path) -> dict[str, str]:
-    """Return as digits the number of questions per word, and twice the credit of each question."""
+    """Digits: how many questions each word has; of each question, twice its credit."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     words = [list(some) for _, some in itertools.groupby(rows, key=lambda row: row["good"])]
     kept = {"questions": "".join(str(len(some)) for some in words)}
@@ -95,7 +95,7 @@ def answers(file: Path) -> dict[str, str]:
 
 
 def spelling_compared(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Compare characters, subwords and the 5-gram model in pairs, with a 95 % interval over words."""
+    """Each two of characters, subwords and counting: the mean over seeds, with a 95 % interval over words."""
     kept = {name: [run["spelling_answers"] for run in runs] for name, runs in found.items()}
     (questions,) = {some["questions"] for runs in kept.values() for some in runs}  # all were asked the same
     words = np.repeat(np.arange(len(questions)), [int(digit) for digit in questions])
@@ -116,20 +116,20 @@ def credits_in(digits: str) -> Any:
 
 
 def load(tokenizer: str) -> list[dict[str, Any]]:
-    """Return the saved results with this tokenizer."""
+    """The results with this tokenizer that are there."""
     files = [OUT / f"{tokenizer}_{seed}.json" for seed in SEEDS]
     return [json.loads(file.read_text()) for file in files if file.is_file()]
 
 
 def spread(values: list[float], percent: bool = False) -> str:
-    """Format the mean ± deviation over seeds."""
+    """Mean ± deviation over seeds."""
     factor, digits = (100, 1) if percent else (1, 3)
     text = f"{factor * statistics.mean(values):.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {factor * statistics.stdev(values):.{digits}f}"
 
 
 def report() -> None:
-    """Write tables and pictures of the saved results."""
+    """Tables and pictures of what is there."""
     found = {tokenizer: runs for tokenizer in TOKENIZERS if (runs := load(tokenizer))}
     lines = [
         "| run | parameters | steps | characters read | bits per character | spelling | grammar | BLiMP |"
@@ -168,7 +168,7 @@ def report() -> None:
 
 
 def exam_table(found: dict[str, list[dict[str, Any]]], exam: str) -> list[str]:
-    """Return accuracies in per cent by group, mean ± deviation over seeds, and those of the 5-gram model."""
+    """Accuracy in per cent, mean ± deviation over seeds, group by group, beside the 5-gram model."""
     lines = [f"| pairs about | pairs | {' | '.join(found)} | 5-gram |", "|---" * (len(found) + 3) + "|"]
     for place, name in enumerate(groups(found, exam)):
         rows = {tokenizer: [cells(run, exam)[place] for run in runs] for tokenizer, runs in found.items()}
@@ -190,7 +190,7 @@ def groups(found: dict[str, list[dict[str, Any]]], exam: str) -> list[str]:
 
 
 def draw(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Plot the accuracies by group for the three exams, and the curves of bits per character."""
+    """Accuracy by group for the three exams, and the curves of bits per character."""
     for exam in ("spelling", "grammar", "blimp"):
         names = groups(found, exam)
         shown = [i for i, name in enumerate(names) if not name.startswith(("paradigm", "training"))]
@@ -239,7 +239,7 @@ def main() -> None:
     options = parser.parse_args()
     for label in [] if options.report else options.labels or LABELS:
         if label not in LABELS:
-            parser.error(f"{label} is not one of {', '.join(LABELS)}")
+            parser.error(f"{label} is none of {', '.join(LABELS)}")
         if not (OUT / f"{label}.json").is_file():
             run_job(label, options.data, options.blimp)
     report()

@@ -94,7 +94,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         rows = evaluate_views(
             task, model, views, split, trained.device.autocast, config.generation, config.seed
         )
-        # The row of the length that the run was trained for, if there is one.
+        # Of the length that the run was trained for, if that was judged.
         main = next((row.evaluation for row in rows if row.main), rows[0].evaluation)
         found = {f"{split}/{name}": metric for name, metric in main.items()}
         exams: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`seqexp eval exams=…`: run the exams of a model; tables, figures and answers."""
+"""`seqexp eval exams=…`: a run's model takes its exams; tables, pictures and answers."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 def run_exams(
     config: "EvalConfig", runner: "ExamRunner", trained: "TrainedRun", folder: "RunFolder"
 ) -> "tuple[list[dict[str, Any]], dict[str, Metric]]":
-    """Run the exams; return the report of each exam and the accuracies by name.
+    """The report of each exam, and the accuracies.
 
-    Answers, figures and TensorBoard's events are written to `folder`.
+    Answers, pictures and TensorBoard's events are left in the folder of the eval.
     """
     from seqexp.exams.runner import exam_metrics
     from seqexp.exams.scoring import Scorer
@@ -43,7 +43,7 @@ def run_exams(
 
 
 def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
-    """Print the reports as tables."""
+    """Tables for people."""
     from rich.table import Table
     from rich.text import Text
 

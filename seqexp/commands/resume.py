@@ -75,7 +75,7 @@ def _override(key: str, value: Any) -> str:
     if isinstance(value, list):
         return f"{key}=[{','.join(quote(one) if isinstance(one, str) else str(one) for one in value)}]"
     if isinstance(value, dict):
-        # Hydra's grammar forbids quotes around the keys of a mapping, and accepts new keys only with ++.
+        # Hydra's grammar has no quotes around the keys of a mapping, and takes new keys with ++ alone.
         return f"++{key}={{{','.join(f'{name}:{one}' for name, one in value.items())}}}"
     return f"{key}={value}"
 

@@ -374,7 +374,7 @@ def _conclude(
             "step": best["step"],
             "split": "val",
             "metrics": {name: finite(metric["value"]) for name, metric in details.items()},
-            # Unit, direction, count and interval of each metric.
+            # Unit, direction, count and interval of each.
             "details": {
                 name: {**metric, "value": finite(metric["value"])} for name, metric in details.items()
             },

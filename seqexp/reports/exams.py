@@ -1,4 +1,4 @@
-"""Exam results as tables, for the terminal and the report. The exam's file is untrusted."""
+"""Exam results as tables, for the terminal and the page. The report may be a stranger's file."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from seqexp.files import number
 
 
 def exam_table(report: Any, by: tuple[str, ...] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of an exam's report: overall, then each group whose kind is in `by` (or all)."""
+    """Header and rows of an exam's report: over all, then group by group, of the kinds in `by` or of all."""
     header = ["about", "pairs", "right, %", "95 % interval", "5-gram, %", "ahead of it"]
     if not isinstance(report, dict):
         return header, []
@@ -22,16 +22,17 @@ def _row(name: str, cell: Any) -> list[str]:
     if not isinstance(cell, dict) or number(cell.get("accuracy")) is None:
         return [name, "0", "—", "", "—", ""]
     baseline, ahead = cell.get("baseline"), cell.get("ahead")
-    cells = [name, f"{number(cell.get('pairs')) or 0:,.0f}", _share(cell.get("accuracy"))]
-    cells += [_interval(cell.get("interval")), "—", ""]
+    told = [name, f"{number(cell.get('pairs')) or 0:,.0f}", _share(cell.get("accuracy"))]
+    told += [_interval(cell.get("interval")), "—", ""]
     if isinstance(baseline, dict):
-        cells[4] = _share(baseline.get("accuracy"))
+        told[4] = _share(baseline.get("accuracy"))
     if isinstance(ahead, dict):
-        cells[5] = _share(ahead.get("value"), "+") + _margin(ahead)
-    return cells
+        told[5] = _share(ahead.get("value"), "+") + _margin(ahead)
+    return told
 
 
 def _share(value: Any, sign: str = "") -> str:
+    """In per cent."""
     share = number(value)
     return "—" if share is None else f"{100 * share:{sign}.1f}"
 
@@ -41,13 +42,13 @@ def _interval(value: Any) -> str:
 
 
 def _margin(cell: dict[str, Any]) -> str:
-    """Return half the width of an interval as `` ± 1.2``, in per cent."""
+    """Half of an interval that lies evenly around its value."""
     ends = _ends(cell.get("interval"))
     return f" ± {50 * (ends[1] - ends[0]):.1f}" if ends else ""
 
 
 def _ends(value: Any) -> list[float]:
-    """Return the two ends of an interval, or an empty list if it is malformed."""
+    """The two ends of an interval, or nothing."""
     ends = [number(end) for end in value] if isinstance(value, list | tuple) and len(value) == 2 else []
     shown = [end for end in ends if end is not None]
     return shown if len(shown) == 2 else []

@@ -54,17 +54,15 @@ class Comparison:
         return next((run.directions[metric] for run in self.runs if metric in run.directions), None)
 
     def by_setting(self) -> list["Group"]:
-        """Group runs that differ only in the seed; sort the trials of a search from best to worst."""
+        """The runs that differ in nothing but the seed, together; of a search the best first."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for row in self.table.to_dict("records"):
             groups.setdefault(repr([row[key] for key in self.settings]), []).append(row)
         gathered = [Group({key: rows[0][key] for key in self.settings}, rows) for rows in groups.values()]
         if self.is_search:
-            measured_groups = [group for group in gathered if group.mean(self.monitor) is not None]
-            descending = self.mode(self.monitor) == "max"
-            ranked = sorted(
-                measured_groups, key=lambda group: group.mean(self.monitor) or 0.0, reverse=descending
-            )
+            measured_ones = [group for group in gathered if group.mean(self.monitor) is not None]
+            falling = self.mode(self.monitor) == "max"
+            ranked = sorted(measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=falling)
             return ranked + [group for group in gathered if group.mean(self.monitor) is None]
         positions = {key: _positions(self.table[key]) for key in self.settings}
         return sorted(gathered, key=lambda group: [positions[k][repr(v)] for k, v in group.settings.items()])

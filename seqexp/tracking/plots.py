@@ -172,8 +172,8 @@ def loss_figure(
             panel.axvline(steps[i], color="gray", ls=":", lw=0.8)
     if changes:
         axes.plot([], [], color="gray", ls=":", label=f"curriculum: {lengths[0]:g} to {lengths[-1]:g} bits")
-    for panel in (axes, below):
-        panel.grid(alpha=0.3)
+    for part in (axes, below):
+        part.grid(alpha=0.3)
     if train[0] or val[0]:
         axes.legend()
     return figure

@@ -104,7 +104,7 @@ class Checkpoints:
         before = [entry for entry in self.index.get("recent", []) if entry["step"] < step]
         kept = {**self.index, "last": last, "recent": [*before, last][-self.keep_last :]}
         write_json(self.folder / "index.json", kept)
-        # After writing, so that every file in the index is on the disk.
+        # Only now: what the index says is on the disk.
         self.index = kept
         self._remove_others()
 

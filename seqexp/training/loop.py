@@ -298,7 +298,7 @@ class Trainer:
             hook.after_step(self, update)
 
     def _backward(self, batch: Any) -> Update:
-        """Compute the gradients of a batch's mean loss in `trainer.accumulate` micro-batches."""
+        """Gradients of the mean loss of a batch, in `trainer.accumulate` micro-batches."""
         count = self.task.count(batch)
         nll = torch.zeros((), device=self.device.torch)
         for micro_batch in batch.split(self.settings.accumulate):
