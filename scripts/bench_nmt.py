@@ -125,10 +125,18 @@ def theirs(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         lines = (FOLDER / name).read_text().splitlines()[: options.sentences]
         (folder / name.replace(".trg", ".tgt")).write_text("".join(f"{line}\n" for line in lines))
     script = Path(__file__).with_name("bench_joeynmt.py")
-    words = [options.joeynmt, str(script), str(folder), "--model", kind, "--threads", str(options.threads)]
-    words += ["--steps", str(options.steps), "--checkpoint-steps", str(options.train_steps)]
-    words += ["--rounds", str(options.rounds), "--batches", options.batches]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    arguments = [
+        options.joeynmt,
+        str(script),
+        str(folder),
+        "--model",
+        kind,
+        "--threads",
+        str(options.threads),
+    ]
+    arguments += ["--steps", str(options.steps), "--checkpoint-steps", str(options.train_steps)]
+    arguments += ["--rounds", str(options.rounds), "--batches", options.batches]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**result, "precision": "fp32"}
 

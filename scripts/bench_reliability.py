@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", default=["experiment=potter/course"])
+    parser.add_argument("overrides", nargs="*", default=["experiment=potter/course"])
     parser.add_argument("--data", help="a text, or a folder of texts")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument(
@@ -40,10 +40,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     register_schemas()
-    data_words = [f"data.path='{Path(options.data).absolute()}'"] if options.data else []
+    data_overrides = [f"data.path='{Path(options.data).absolute()}'"] if options.data else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        words = [*options.words, *data_words, "name=bench", "trainer.max_steps=100000"]
-        config = to_typed(compose("train", words))
+        overrides = [*options.overrides, *data_overrides, "name=bench", "trainer.max_steps=100000"]
+        config = to_typed(compose("train", overrides))
     with tempfile.TemporaryDirectory() as place:
         trainer = make_trainer(config, Path(place))
         progress = Progress(0, None, None)

@@ -24,10 +24,10 @@ BESIDE = (
 )  # fmt: skip
 
 
-def sweep(name: str, words: tuple[str, ...]) -> tuple[float, list[dict]]:
+def sweep(name: str, overrides: tuple[str, ...]) -> tuple[float, list[dict]]:
     """Return the seconds of the whole command, and the lines of its ledger."""
     started = time.perf_counter()
-    line = [sys.executable, "-m", "seqexp", "train", "-m", *words, f"sweep.name={name}"]
+    line = [sys.executable, "-m", "seqexp", "train", "-m", *overrides, f"sweep.name={name}"]
     subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     ledger = Path("outputs/sweeps", name, "jobs.jsonl").read_text().splitlines()

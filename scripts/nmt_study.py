@@ -48,20 +48,20 @@ SENTENCES = (
 ATTENTION = SENTENCES[3]
 
 
-def seqexp(*words: str) -> str:
+def seqexp(*arguments: str) -> str:
     """Run a command with its messages on the terminal; return its output."""
-    print("seqexp", *words, flush=True)
+    print("seqexp", *arguments, flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "seqexp", *words], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "seqexp", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
 
 
 def run_job(label: str, threads: int | None) -> None:
-    words = JOBS[label]
+    overrides = JOBS[label]
     name = f"nmt_study_{label}"
     before = set(Path("outputs/train", name).glob("*"))
-    seqexp("train", *words, f"name={name}", f"device.threads={threads or 'null'}")
+    seqexp("train", *overrides, f"name={name}", f"device.threads={threads or 'null'}")
     (folder,) = set(Path("outputs/train", name).glob("*")) - before
     judged = json.loads(seqexp("eval", f"run={folder}"))
     greedy = json.loads(seqexp("eval", f"run={folder}", "generation.beam_size=1"))

@@ -41,13 +41,13 @@ class Job:
 
     study: str
     label: dict[str, Any]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     evals: tuple[tuple[str, ...], ...] = ()
 
     @property
     def command(self) -> str:
-        evals = [" ".join(("; seqexp eval run=latest split=test", *words)) for words in self.evals]
-        return " ".join(("seqexp train", *COMMON, *self.words)) + "".join(evals)
+        evals = [" ".join(("; seqexp eval run=latest split=test", *overrides)) for overrides in self.evals]
+        return " ".join(("seqexp train", *COMMON, *self.overrides)) + "".join(evals)
 
     @property
     def file(self) -> Path:
@@ -70,14 +70,14 @@ def curriculum_jobs() -> Iterable[Job]:
             "model=rnn", "model.hidden_size=3", "model.init=orthogonal", "trainer.max_steps=8000",
         ),
     }  # fmt: skip
-    for (kind, words), seed in product(kinds.items(), range(1, 11)):
-        yield Job("curriculum", {"model": kind, "seed": seed}, (*base, *words, f"seed={seed}"), evals)
+    for (kind, overrides), seed in product(kinds.items(), range(1, 11)):
+        yield Job("curriculum", {"model": kind, "seed": seed}, (*base, *overrides, f"seed={seed}"), evals)
     for seed in range(1, 6):
-        words = ("model=gpt", "trainer.max_steps=3000", "trainer.eval_every=500", f"seed={seed}")
+        overrides = ("model=gpt", "trainer.max_steps=3000", "trainer.eval_every=500", f"seed={seed}")
         yield Job(
             "curriculum",
             {"model": "gpt, 2 layers of 64", "seed": seed},
-            (*base, *words),
+            (*base, *overrides),
             (evals[0], ("data.lengths=[200,500]", "data.sequences=1000")),
         )
 
@@ -87,8 +87,8 @@ def supervision_jobs() -> Iterable[Job]:
     base = ("model.hidden_size=16", "data.seq_len=20", "trainer.max_steps=3000")
     for model, full, seed in product(MODELS, (True, False), range(1, 6)):
         label = {"model": model, "full_supervision": full, "seed": seed}
-        words = (f"model={model}", f"task.full_supervision={str(full).lower()}", f"seed={seed}", *base)
-        yield Job("supervision", label, words)
+        overrides = (f"model={model}", f"task.full_supervision={str(full).lower()}", f"seed={seed}", *base)
+        yield Job("supervision", label, overrides)
 
 
 def clip_jobs() -> Iterable[Job]:
@@ -102,8 +102,8 @@ def length_jobs() -> Iterable[Job]:
     """Return runs at fixed lengths with full supervision, and at short ones with only the last step."""
     for model, length, seed in product(MODELS, (20, 50, 100, 200, 500), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
-        words = (f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
-        yield Job("length", label, words)
+        overrides = (f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
+        yield Job("length", label, overrides)
     large = ("experiment=parity/last_step", "data.min_seq_len=null", "data.max_seq_len=null")
     for model, length, seed in product(MODELS, (2, 3, 4, 6, 10, 20), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
@@ -127,9 +127,9 @@ HELP = {
 def help_jobs() -> Iterable[Job]:
     """Return ablations of experiment=parity/last_step, with only the last step, to 100 bits."""
     base = ("experiment=parity/last_step", "trainer.max_steps=3000")
-    for (name, words), model, seed in product(HELP.items(), MODELS, range(1, 6)):
+    for (name, overrides), model, seed in product(HELP.items(), MODELS, range(1, 6)):
         label = {"change": name, "model": model, "seed": seed}
-        yield Job("help", label, (*base, f"model={model}", *words, f"seed={seed}"))
+        yield Job("help", label, (*base, f"model={model}", *overrides, f"seed={seed}"))
 
 
 STUDIES: dict[str, Callable[[], Iterable[Job]]] = {
@@ -147,19 +147,19 @@ def run_job(job: Job) -> float:
 
     started = time.perf_counter()
     name = f"parity_study_{os.getpid()}_{time.time_ns()}"
-    words = ["train", "-m", *COMMON, *job.words, f"sweep.name={name}"]
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = main(words)
+    arguments = ["train", "-m", *COMMON, *job.overrides, f"sweep.name={name}"]
+    with contextlib.redirect_stderr(io.StringIO()) as messages:
+        code = main(arguments)
     if code:
-        raise RuntimeError(f"{' '.join(words)} failed:\n{said.getvalue()[-2000:]}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{messages.getvalue()[-2000:]}")
     (folder,) = [path for path in Path("outputs/sweeps", name).iterdir() if path.is_dir()]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     judged = []
     for words_of_eval in job.evals:
-        words = ["eval", f"run={folder}", "split=test", "device=cpu", "device.threads=1", *words_of_eval]
+        arguments = ["eval", f"run={folder}", "split=test", "device=cpu", "device.threads=1", *words_of_eval]
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
-            if main(words):
-                raise RuntimeError(f"{' '.join(words)} failed")
+            if main(arguments):
+                raise RuntimeError(f"{' '.join(arguments)} failed")
         judged += json.loads(out.getvalue())["rows"]
     curves = (
         "train/loss", "train/grad_norm", "train/seq_len",

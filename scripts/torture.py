@@ -34,8 +34,8 @@ COMMON = shlex.split("""
 """)
 # The runs: small, but with every component that has a state.
 MODELS = {
-    name: shlex.split(words)
-    for name, words in {
+    name: shlex.split(overrides)
+    for name, overrides in {
         "lstm": """
             model=lstm data=parity data.seq_len=5 data.max_seq_len=40 data.grow_by=3 data.grow_every=20
             data.grow_below=0.69 data.batch_size=16 data.eval_sequences=30 model.n_layer=2 model.dropout=0.1
@@ -59,11 +59,11 @@ MODELS = {
 OF_THE_CLOCK = ("speed/", "memory/")
 
 
-def seqexp(place: Path, *words: str, killer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def seqexp(place: Path, *arguments: str, killer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     program = [str(CHILD), *killer, "--"] if killer else ["-m", "seqexp"]
     place.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, *program, *words], cwd=place, text=True, capture_output=True, check=False
+        [sys.executable, *program, *arguments], cwd=place, text=True, capture_output=True, check=False
     )
 
 
@@ -80,8 +80,8 @@ def last_step(run: Path) -> int:
 def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
     """Train a model without interruption, and with `kills` kills; return a summary and the differences."""
     started = time.time()
-    words = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
-    done = seqexp(place / "peace", *words)
+    arguments = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
+    done = seqexp(place / "peace", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     draw = random.Random(name)
     counts = dict.fromkeys(WINDOWS, 0)
@@ -89,7 +89,7 @@ def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
     for kill in range(kills):
         window = WINDOWS[kill % len(WINDOWS)]
         first = not (place / "killed/outputs").exists()
-        line = words if first else ("train", "resume=latest")
+        line = arguments if first else ("train", "resume=latest")
         ended = seqexp(place / "killed", *line, killer=(window, "1", f"{draw.random():.3f}"))
         if ended.returncode == 0:
             break  # it came to its end first

@@ -57,7 +57,7 @@ def finish_output() -> None:
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error; what cannot be written there is dropped."""
+    """Standard error; text that cannot be written is dropped."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):

@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--by", nargs="+", metavar="SETTING", help="further columns of the table")
     parser.add_argument("--format", default="table", help="table, csv, markdown, latex or json (stdout)")
     parser.add_argument("--json", action="store_const", const="json", dest="format")
-    parser.add_argument("--figures", metavar="FOLDER", help="where the pictures go")
-    parser.add_argument("--no-figures", action="store_true", help="the table alone")
+    parser.add_argument("--figures", metavar="FOLDER", help="the folder of the pictures")
+    parser.add_argument("--no-figures", action="store_true", help="print only the table")
     options = parser.parse_args(arguments)
 
     from seqexp.reports.figures import comparison_figures, save_for_paper

@@ -75,7 +75,7 @@ class MetricsLog:
             action()
         except OSError as error:
             self.failure = f"{error.strerror or error}"
-            log.warning("metrics cannot be written (%s); training goes on without them", self.failure)
+            log.warning("metrics cannot be written (%s); training continues without them", self.failure)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}

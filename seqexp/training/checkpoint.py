@@ -449,7 +449,7 @@ def _put_weights(state: dict[str, Any], weights: dict[str, dict[str, torch.Tenso
 
 
 def refuse_misfit(name: str, own: Any, given: Any) -> None:
-    """Check that plain data has the keys, types of numbers and shapes of tensors of the run's own.
+    """Check that `given` has the same keys, types of numbers and shapes of tensors as `own`.
 
     Raises:
         TypeError: naming the entry, what was expected and what was given.
