@@ -246,7 +246,7 @@ def _make_paths_absolute(config: TrainConfig) -> None:
 
 
 def _saved_preprocessor(run: "RunFolder") -> Any:
-    """Return the preprocessor of a resumed run that was fitted on the data of another run."""
+    """Return the preprocessor of a resumed run, which may come from another run (`init_from`)."""
     from seqexp.data.preprocessor import Preprocessor
     from seqexp.training.checkpoint import Checkpoints
 
