@@ -1,11 +1,11 @@
-"""Pairs and tokens per second of the spelling exam: batched scoring beside the bare forward pass and a loop.
+"""Pairs and tokens per second of the spelling exam, compared with a bare forward pass and a simple loop.
 
     python scripts/bench_exams.py                          # the course's model, fp32 and bf16, all cores
-    python scripts/bench_exams.py --data path/to/novels    # the stand-in book, if not given
+    python scripts/bench_exams.py --data path/to/novels    # default: the stand-in book
 
-The weights are random: they do not change the speed. `forward` reads the same rows in the same batches and
-keeps nothing; `loop` reads one text after the other, two a pair, without padding. The three take turns, in
-slices of the same pairs, and the ratios are of the sums. Run it on a quiet machine.
+The weights are random, which does not change the speed. `forward` reads the same rows in the same batches
+without scoring them; `loop` reads one text after the other, two per pair, without padding. The three
+alternate on slices of the same pairs; the ratios are of the sums. Run it on an idle machine.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--data", help="a folder of novels")
     parser.add_argument("--pairs", type=int, default=40_000)
-    parser.add_argument("--loop-pairs", type=int, default=1000, help="of which the loop does so many")
+    parser.add_argument("--loop-pairs", type=int, default=1000, help="pairs of these that the loop scores")
     parser.add_argument("--slices", type=int, default=10)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
@@ -90,7 +90,7 @@ def measure(scorer: Scorer, pairs: list[MinimalPair], options: argparse.Namespac
 
 
 def forward(scorer: Scorer, lengths: list[int]) -> None:
-    """The bare forward pass over as many rows of as many tokens."""
+    """Run the bare forward pass over the same number of rows and tokens."""
     for batch in batches_of(lengths, BATCH_TOKENS):
         with scorer.autocast():
             scorer.model(torch.ones(len(batch), lengths[batch[-1]], dtype=torch.int64, device=scorer.device))
@@ -99,7 +99,7 @@ def forward(scorer: Scorer, lengths: list[int]) -> None:
 
 
 def loop(scorer: Scorer, pairs: list[MinimalPair]) -> None:
-    """One text after the other, as a notebook would."""
+    """Score one text after the other, like a notebook."""
     for pair in pairs:
         for side in (pair.good, pair.bad):
             ids = [scorer.tokenizer.bos_id, *scorer.tokenizer.encode(f" {side} ").tolist()]

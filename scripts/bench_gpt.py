@@ -1,12 +1,11 @@
-"""Tokens per second of training and generation: seqexp beside a bare loop and Hugging Face's GPT-2.
+"""Tokens per second of training and generation, compared with a bare loop and Hugging Face's GPT-2.
 
     python scripts/bench_gpt.py                    # both sizes, fp32 and bf16, eager
     python scripts/bench_gpt.py --compile          # and compiled
     python scripts/bench_gpt.py --size course --rounds 20
 
-All variants of one line do their steps in turn, so that a change of the machine's speed meets them all
-alike; each figure is the median step. Hugging Face needs the extra `bench` and is left out, with a
-note, where it is missing.
+The variants of one line alternate step by step, so that changes of the machine's speed affect all of them;
+each figure is the median step. Hugging Face needs the extra `bench`; without it, it is skipped with a note.
 """
 
 import argparse
@@ -67,7 +66,7 @@ def bare_step(
     tokens: torch.Tensor,
     device: Device,
 ) -> Callable[[], None]:
-    """The least that a training step can be: forward, backward, clip, update."""
+    """Run a minimal training step: forward, backward, clip, update."""
     optimizer = torch.optim.AdamW(model.parameters(), **ADAM)  # type: ignore[arg-type]
 
     def step() -> None:
@@ -84,7 +83,7 @@ def bare_step(
 def seqexp_step(
     size: dict[str, Any], data: TextData, device: Device, folder: Path, compiled: bool
 ) -> Callable[[], object]:
-    """A step of the real trainer on real batches, with its logging."""
+    """Return a step of the Trainer on real batches, with its logging."""
     config = TrainConfig(
         model=GPTConfig(
             n_layer=size["n_layer"], n_head=size["n_head"], n_embd=size["n_embd"], dropout=size["dropout"],
@@ -110,7 +109,7 @@ def seqexp_step(
 
 
 def hugging_face(size: dict[str, Any], vocab_size: int) -> torch.nn.Module | None:
-    """GPT-2 of the same shape, vocabulary and dropout."""
+    """Build GPT-2 with the same shape, vocabulary and dropout."""
     try:
         from transformers import GPT2Config, GPT2LMHeadModel, logging
     except ImportError:
@@ -127,7 +126,7 @@ def hugging_face(size: dict[str, Any], vocab_size: int) -> torch.nn.Module | Non
 
 
 def interleaved(steps: dict[str, Callable[[], object]], rounds: int, warmup: int) -> dict[str, float]:
-    """Median seconds of each step, taken in turn."""
+    """Return the median seconds of each step; the steps alternate."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(warmup + rounds):
         for name, step in steps.items():
@@ -185,7 +184,7 @@ def bench_training(
 
 
 def bench_generation(name: str, size: dict[str, Any], new_tokens: int, rounds: int) -> None:
-    """Cached greedy decoding of one sequence, within the window, in fp32."""
+    """Time cached greedy decoding of one sequence within the window, in fp32."""
     device = setup_device(DeviceConfig(precision="fp32"))
     vocab_size = len(CHARACTERS) + 2
     new_tokens = min(new_tokens, size["seq_len"] - 1)

@@ -1,28 +1,28 @@
-"""JoeyNMT's speed on a folder of segmented sentence pairs, as one line of JSON to set beside other tools.
+"""Speed of JoeyNMT on a folder of segmented sentence pairs, as one line of JSON, to compare with other tools.
 
     python scripts/bench_joeynmt.py DATA --model gru
     python scripts/bench_joeynmt.py DATA --model transformer --label-smoothing 0.1 --checkpoint-steps 1000
 
-Run it with the Python of an environment that has JoeyNMT 2.3.0; it needs nothing of this project. DATA holds
-train.src, train.tgt and test.src (pieces separated by spaces, one sentence a line) and vocab.txt (one
-vocabulary for both sides, one piece a line), to which JoeyNMT adds <unk>, <pad>, <s> and </s>.
+Run it with the Python of an environment that has JoeyNMT 2.3.0; it does not import this project. DATA has
+train.src, train.tgt and test.src (subwords separated by spaces, one sentence per line) and vocab.txt (one
+vocabulary for both sides, one subword per line), to which JoeyNMT adds <unk>, <pad>, <s> and </s>.
 
-Everything that is timed is JoeyNMT's: its configuration, `prepare`, `TrainManager` and `predict`. It runs
-unchanged under current torch; the script only notes the time at which each batch reaches the training step.
+All timed code is JoeyNMT's: its configuration, `prepare`, `TrainManager` and `predict`. It runs unchanged
+under current torch; the script only records the time at which each batch reaches the training step.
 
 Training. A step lasts from one batch's arrival to the next one's: forward, loss, backward, clipping, Adam,
 counters, and drawing the next batch in the same process. The first --warmup steps of an untrained model are
-left out, the next --steps are timed, and each figure is the median of them. Target tokens include the end
-symbol, not the padding. Batches are 64 random sentences from a fixed seed, sorted inside the batch, as
-JoeyNMT's loader gives them: it does not put similar lengths together, so that much is padding.
-`--batches similar` does, and is this script's: it sorts each stretch of 100 random batches and cuts it anew.
+not timed, the next --steps are, and each figure is their median. Target tokens include the end symbol, not
+the padding. Batches are 64 random sentences from a fixed seed, sorted inside the batch, as from JoeyNMT's
+loader, which does not group similar lengths and therefore pads much. `--batches similar`, an addition of this
+script, groups them: it sorts the sentences of 100 random batches and splits them again.
 
-Decoding. A model that has learnt nothing ends its sentences never or at once, so training goes on up to
+Decoding. An untrained model ends its sentences never or at once, so training continues up to
 --checkpoint-steps steps before test.src is translated with JoeyNMT's beam search in batches of 64 sentences
 in the file's order (it sorts inside a batch only), --rounds times; the figure is the median, reading and
-joining the pieces included. A batch is searched until every place in every beam has ended, or up to 1.5
+joining the subwords included. A batch is searched until all hypotheses of all beams have ended, or up to 1.5
 times its longest source, which is JoeyNMT's own limit, or to --max-output-length. `decode_ended` is the share
-of the sentences that came to an end by themselves, `decode_tokens_per_sentence` their mean length with the
+of the sentences with an end symbol, `decode_tokens_per_sentence` their mean length with the
 end symbol, and `decode_steps_per_batch` the mean number of decoder steps: compare decoding speeds where these
 are alike and the lengths near those of the training targets (`target_tokens_per_step` / 64).
 
@@ -58,7 +58,7 @@ WIDTH = 256
 
 
 class SimilarLengths(SentenceBatchSampler):
-    """Batches of sentences of similar length, for the training split; other splits stay as they are."""
+    """Group training sentences of similar length into batches; other splits are unchanged."""
 
     def __iter__(self) -> Iterator[list[int]]:
         data = self.sampler.data_source
@@ -78,7 +78,7 @@ class SimilarLengths(SentenceBatchSampler):
 
 
 class TimedTrainManager(TrainManager):
-    """JoeyNMT's trainer, which notes when each batch arrives and how many target tokens it has."""
+    """JoeyNMT's trainer, which also records the arrival and the target tokens of each batch."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -90,7 +90,7 @@ class TimedTrainManager(TrainManager):
 
 
 def model_config(name: str, dropout: float, tie: str) -> dict[str, Any]:
-    """The `model` section of a JoeyNMT configuration."""
+    """Return the `model` section of a JoeyNMT configuration."""
     embeddings = {"embedding_dim": WIDTH, "scale": name == "transformer", "dropout": dropout}
     common = {"embeddings": embeddings, "hidden_size": WIDTH, "dropout": dropout}
     if name == "transformer":
@@ -115,7 +115,7 @@ def model_config(name: str, dropout: float, tie: str) -> dict[str, Any]:
 
 
 def config(arguments: argparse.Namespace, model_dir: Path, updates: int) -> dict[str, Any]:
-    """A JoeyNMT configuration, as its YAML files would hold it."""
+    """Return a JoeyNMT configuration, in the layout of its YAML files."""
     folder: Path = arguments.data
     side = {"level": "word", "voc_file": str(folder / "vocab.txt")}
     return {
@@ -156,7 +156,7 @@ def config(arguments: argparse.Namespace, model_dir: Path, updates: int) -> dict
 
 
 def check_lines(folder: Path) -> None:
-    """Refuse what makes JoeyNMT pair the wrong sentences: empty lines, and line breaks but the newline."""
+    """Check for empty lines and line breaks other than the newline, which make JoeyNMT misalign sentences."""
     for name in ("train.src", "train.tgt", "test.src", "vocab.txt"):
         path = folder / name
         if not path.is_file():
@@ -170,7 +170,7 @@ def check_lines(folder: Path) -> None:
 def train(
     arguments: argparse.Namespace, args: BaseConfig, model: Model, data: BaseDataset, valid: BaseDataset
 ) -> dict[str, float]:
-    """Train for all the updates; the timed steps' median speed. The validation data are never looked at."""
+    """Train for all updates, without validation; return the median speed of the timed steps."""
     trainer = TimedTrainManager(
         rank=0,
         model=model,
@@ -197,7 +197,7 @@ def train(
 
 
 def decode(args: BaseConfig, model: Model, data: BaseDataset, rounds: int) -> dict[str, float]:
-    """Translate the test sentences `rounds` times; the median speed, and how the translations ended."""
+    """Translate the test sentences `rounds` times; return the median speed and how translations ended."""
     data.has_trg = False  # references, where there are any, are not read again
     seconds, steps = [], []
     counter = model.decoder.register_forward_hook(lambda *_: steps.append(1))

@@ -23,7 +23,7 @@ TRAIN_BATCHES, EVAL_BATCHES = 200, 500
 
 
 def measure(path: str) -> None:
-    """In the child: do the work, print seconds and megabytes."""
+    """Read the corpus in a child process; print seconds and megabytes."""
     from seqexp.config.data import TextDataConfig
     from seqexp.config.tokenizer import TokenizerConfig
     from seqexp.data.text import TextData
@@ -69,7 +69,7 @@ def train(words: list[str]) -> None:
 
 
 def write_text(path: Path, megabytes: int) -> None:
-    """Lines of made-up words of the given size."""
+    """Write lines of random words up to the given size."""
     numbers = random.Random(0)
     words = ["".join(numbers.choices("etaoinshrdlu", k=numbers.randint(2, 9))) for _ in range(2000)]
     block = "".join(" ".join(numbers.choices(words, k=12)) + ".\n" for _ in range(16_000)).encode()

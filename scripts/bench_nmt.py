@@ -1,15 +1,15 @@
-"""Speed of translation models, in training and decoding, beside JoeyNMT's at equal sizes, batches and beam.
+"""Speed of training and decoding, compared with JoeyNMT at equal sizes, batches and beam.
 
     python scripts/bench_nmt.py --joeynmt /path/to/an/environment/with/joeynmt/bin/python
-    python scripts/bench_nmt.py --models gru --precision fp32 bf16    # ours alone
+    python scripts/bench_nmt.py --models gru --precision fp32 bf16    # only seqexp
 
-The pairs of data=tatoeba with more than eight English words, about 24,000, in a joint BPE of 4,000 pieces,
-batches of 64 sentences, two threads. gru: embeddings and states of 256, a bidirectional encoder, Bahdanau
-attention, input feeding. transformer: 3 + 3 layers, width 256, feed-forward 1,024. Both tools train
---train-steps steps, so that sentences end, and translate the same --sentences test sentences with a beam
-of 5; the figure for training is the median over the last --steps of them. JoeyNMT runs in a process and an
-environment of its own (its commands are in docs/speed.md), after ours, never at the same time. Figures of
-one machine: quote ratios of one run.
+The data are the pairs of data=tatoeba with more than eight English words, about 24,000, in a joint BPE of
+4,000 subwords, in batches of 64 sentences, with two threads. gru: embeddings and states of 256, a
+bidirectional encoder, Bahdanau attention, input feeding. transformer: 3 + 3 layers, width 256, feed-forward
+1,024. Both tools train --train-steps steps, so that sentences end, and translate the same --sentences test
+sentences with a beam of 5; the figure for training is the median of the last --steps steps. JoeyNMT runs
+afterwards in its own process and environment (docs/speed.md has the commands). Absolute figures depend on
+the machine: quote ratios of one run.
 """
 
 import argparse
@@ -38,7 +38,7 @@ WORDS = 8
 
 
 def prepare() -> ParallelData:
-    """The longer pairs as a data set of their own, and as files for JoeyNMT."""
+    """Write the longer pairs as a data set, and as files for JoeyNMT."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     pairs = find_pairs(ParallelDataConfig(name="tatoeba")).pairs
     longer = [f"{source}\t{target}\n" for source, target in pairs if len(source.split()) > WORDS]
@@ -65,7 +65,7 @@ def build(kind: str, data: ParallelData) -> Any:
     sizes = data.preprocessor.sizes()
     torch.manual_seed(1)
     if kind == "gru":
-        # What JoeyNMT calls Bahdanau's attention scores the new state: here that is `concat`.
+        # JoeyNMT's Bahdanau attention scores the new state, as `concat` does here.
         return NMT(**sizes, attention="concat", hidden_size=256, n_embd=256)
     return Transformer(**sizes, n_layer=3, n_embd=256, ffn_size=1024, dropout=0.0, tie_embeddings=False)
 
@@ -116,7 +116,7 @@ def ours(kind: str, precision: str, data: ParallelData, options: argparse.Namesp
 
 
 def theirs(kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The line that scripts/bench_joeynmt.py prints, on as many test sentences."""
+    """Run scripts/bench_joeynmt.py on the same number of test sentences; return the line that it prints."""
     folder = FOLDER / "joeynmt"
     folder.mkdir(exist_ok=True)
     for name in ("train.src", "train.trg", "vocab.txt"):
@@ -125,10 +125,18 @@ def theirs(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         lines = (FOLDER / name).read_text().splitlines()[: options.sentences]
         (folder / name.replace(".trg", ".tgt")).write_text("".join(f"{line}\n" for line in lines))
     script = Path(__file__).with_name("bench_joeynmt.py")
-    words = [options.joeynmt, str(script), str(folder), "--model", kind, "--threads", str(options.threads)]
-    words += ["--steps", str(options.steps), "--checkpoint-steps", str(options.train_steps)]
-    words += ["--rounds", str(options.rounds), "--batches", options.batches]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    arguments = [
+        options.joeynmt,
+        str(script),
+        str(folder),
+        "--model",
+        kind,
+        "--threads",
+        str(options.threads),
+    ]
+    arguments += ["--steps", str(options.steps), "--checkpoint-steps", str(options.train_steps)]
+    arguments += ["--rounds", str(options.rounds), "--batches", options.batches]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**result, "precision": "fp32"}
 

@@ -1,12 +1,12 @@
-"""What a checkpoint costs, in time and memory, and what `trainer.deterministic` costs.
+"""Cost of a checkpoint in time and memory, and of `trainer.deterministic` in time.
 
-    python scripts/bench_reliability.py --data path/to/text    # gpt_course; the stand-in book, if not given
-    python scripts/bench_reliability.py model=gpt              # words of `seqexp train` for another model
+    python scripts/bench_reliability.py --data path/to/text    # gpt_course; default: the stand-in book
+    python scripts/bench_reliability.py model=gpt              # overrides of `seqexp train` for another model
 
-Stretches of steps that begin with a checkpoint take turns with stretches without and with stretches by the
-deterministic algorithms of torch. What the first take longer, the copy before the first step included, is the
-price of one checkpoint; divided by sixty seconds, what one a minute costs. The memory is the peak of the
-process after the first checkpoint less that before it. Run it on a quiet machine.
+Runs of steps that begin with a checkpoint alternate with runs without one, and with runs under torch's
+deterministic algorithms. The additional time of the first, with the copy before the first step, is the cost
+of a checkpoint; divided by sixty seconds it is the cost of one per minute. The memory is the peak of the
+process after the first checkpoint minus that before it. Run it on an idle machine.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", default=["experiment=potter/course"])
+    parser.add_argument("overrides", nargs="*", default=["experiment=potter/course"])
     parser.add_argument("--data", help="a text, or a folder of texts")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument(
@@ -40,10 +40,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     register_schemas()
-    data_words = [f"data.path='{Path(options.data).absolute()}'"] if options.data else []
+    data_overrides = [f"data.path='{Path(options.data).absolute()}'"] if options.data else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        words = [*options.words, *data_words, "name=bench", "trainer.max_steps=100000"]
-        config = to_typed(compose("train", words))
+        overrides = [*options.overrides, *data_overrides, "name=bench", "trainer.max_steps=100000"]
+        config = to_typed(compose("train", overrides))
     with tempfile.TemporaryDirectory() as place:
         trainer = make_trainer(config, Path(place))
         progress = Progress(0, None, None)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def make_trainer(config: TrainConfig, place: Path) -> Trainer:
-    """As `seqexp train` builds it."""
+    """Build a trainer as `seqexp train` does."""
     device = set_up_device(config.device, config)
     data = registry.load("data", config.data.name).build(config.data, config.tokenizer, config.seed)
     model = build_model(config.model, data.preprocessor.sizes()).to(device.torch)

@@ -1,10 +1,10 @@
-"""Milliseconds of recurrent training steps: seqexp beside a bare torch loop, and the two implementations.
+"""Milliseconds of recurrent training steps, compared with a bare torch loop, and of both implementations.
 
     python scripts/bench_rnn.py                          # the course's size: batch 10, length 100, 3 units
     python scripts/bench_rnn.py --hidden 512 --batch 16 --length 128 --vocab 65
 
-Everything in one line does its steps in turn, so that a change of the machine's speed meets all alike; each
-figure is the median. Run it on a quiet machine.
+The variants of one line alternate step by step, so that changes of the machine's speed affect all of them;
+each figure is the median. Run it on an idle machine.
 """
 
 import argparse
@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[type[RecurrentNetwork], Callable[..., nn.RNNBase]]] = {
 
 
 def interleaved(steps: dict[str, Callable[[], Any]], rounds: int, warmup: int = 20) -> dict[str, float]:
-    """Median milliseconds of each step, taken in turn."""
+    """Return the median milliseconds of each step; the steps alternate."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(warmup + rounds):
         for name, step in steps.items():
@@ -55,7 +55,7 @@ def interleaved(steps: dict[str, Callable[[], Any]], rounds: int, warmup: int = 
 
 
 def bare_loop(kind: str, batch: int, length: int, hidden: int) -> Callable[[], None]:
-    """Torch's layer, loss, backward, clip, RMSprop, on fresh random bits."""
+    """Run torch's layer, loss, backward, clip and RMSprop on new random bits."""
     layer = KINDS[kind][1](1, hidden, batch_first=True)
     head = nn.Linear(hidden, 1)
     parameters = [*layer.parameters(), *head.parameters()]
@@ -76,7 +76,7 @@ def bare_loop(kind: str, batch: int, length: int, hidden: int) -> Callable[[], N
 def seqexp_step(
     kind: str, batch: int, length: int, hidden: int, device: Device, folder: Path
 ) -> tuple[Callable[[], Any], MetricsLog]:
-    """A step of the real trainer on real batches, with its logging, which the caller closes."""
+    """Return a step of the Trainer on real batches, and its metrics log, which the caller closes."""
     config = TrainConfig(
         model=registry.load_schema("model", kind)(name=kind, hidden_size=hidden),
         task=ParityConfig(),
@@ -99,7 +99,7 @@ def seqexp_step(
 def implementations(
     kind: str, batch: int, length: int, hidden: int, vocab: int
 ) -> dict[str, Callable[[], None]]:
-    """Forward and backward alone: fused, reference, and torch's own layer."""
+    """Time only forward and backward: fused, reference, and torch's layer."""
     tokens = torch.randint(0, vocab, (batch, length))
     n_embd = 0 if vocab == 2 else hidden
     steps: dict[str, Callable[[], None]] = {}

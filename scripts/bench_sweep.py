@@ -1,4 +1,4 @@
-"""What a sweep costs beside its training, and what two jobs side by side gain; on two quiet cores.
+"""Overhead of a sweep beyond its training, and gain of two parallel jobs, on two idle cores.
 
 python scripts/bench_sweep.py            # both
 python scripts/bench_sweep.py cost       # 50 parity jobs of 100 steps, in one process
@@ -24,10 +24,10 @@ BESIDE = (
 )  # fmt: skip
 
 
-def sweep(name: str, words: tuple[str, ...]) -> tuple[float, list[dict]]:
-    """Seconds of the whole command, and the lines of its ledger."""
+def sweep(name: str, overrides: tuple[str, ...]) -> tuple[float, list[dict]]:
+    """Return the seconds of the whole command, and the lines of its ledger."""
     started = time.perf_counter()
-    line = [sys.executable, "-m", "seqexp", "train", "-m", *words, f"sweep.name={name}"]
+    line = [sys.executable, "-m", "seqexp", "train", "-m", *overrides, f"sweep.name={name}"]
     subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     ledger = Path("outputs/sweeps", name, "jobs.jsonl").read_text().splitlines()
@@ -35,7 +35,7 @@ def sweep(name: str, words: tuple[str, ...]) -> tuple[float, list[dict]]:
 
 
 def fitting(name: str) -> float:
-    """Seconds inside the training loop, over all jobs: what each run's last checkpoint says."""
+    """Return the seconds inside the training loop over all jobs, from each run's last checkpoint."""
     import torch
 
     total = 0.0
@@ -46,7 +46,7 @@ def fitting(name: str) -> float:
 
 
 def cost() -> None:
-    """The command less its training, a job: with the start of Python and torch, and without."""
+    """Print the overhead per job, with and without the start of Python and torch."""
     empty = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch, hydra, pandas, matplotlib"], check=True)
     start = time.perf_counter() - empty
@@ -59,7 +59,7 @@ def cost() -> None:
 
 
 def beside() -> None:
-    """Two jobs at once, a thread each, against one after another as they are typed."""
+    """Compare two parallel jobs with one thread each to the same jobs in sequence."""
     together, _ = sweep("two_at_once", (*BESIDE, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"))
     print(f"two at once:       {together:.1f} s", flush=True)
     alone, jobs = sweep("one_after_another", BESIDE)

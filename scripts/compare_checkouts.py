@@ -3,8 +3,8 @@
     python scripts/compare_checkouts.py OLD NEW [--steps 200] [--only gpt,lstm]
 
 OLD and NEW are folders with a checkout of this project; both run with this Python, one thread, fp32 and seed
-1. A reference text is named with --text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on
-text are skipped, and this is said. Exit code 1 if any loss differs.
+1. --text names a reference text (default: $SEQEXP_DATA/shakespeare/input.txt); without it the runs on text
+are skipped with a note. Exit code 1 if any loss differs.
 """
 
 import argparse
@@ -30,11 +30,11 @@ RUNS = {
 }  # fmt: skip
 
 
-def losses(checkout: Path, words: list[str]) -> list[tuple[int, str, float]]:
-    """(step, name, value) of every loss that a training in a new folder logs."""
+def losses(checkout: Path, overrides: list[str]) -> list[tuple[int, str, float]]:
+    """Train in a new folder; return (step, name, value) of every logged loss."""
     with tempfile.TemporaryDirectory() as place:
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "seqexp", "train", *words]
+        command = [sys.executable, "-m", "seqexp", "train", *overrides]
         subprocess.run(command, cwd=place, env=environment, check=True, stderr=subprocess.DEVNULL)
         (file,) = Path(place).glob("outputs/train/same/*/metrics.jsonl")
         rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -55,17 +55,17 @@ def main() -> int:
     given = parser.parse_args()
     failed = False
     for name in given.only.split(","):
-        words = [*RUNS[name], *COMMON, f"trainer.max_steps={given.steps}"]
-        if any("{text}" in word for word in words) and given.text is None:
+        overrides = [*RUNS[name], *COMMON, f"trainer.max_steps={given.steps}"]
+        if any("{text}" in one for one in overrides) and given.text is None:
             print(f"{name}: skipped, no text; give --text")
             continue
-        words = [word.replace("{text}", str(given.text)) for word in words]
-        old, new = (losses(checkout.resolve(), words) for checkout in (given.old, given.new))
+        overrides = [one.replace("{text}", str(given.text)) for one in overrides]
+        old, new = (losses(checkout.resolve(), overrides) for checkout in (given.old, given.new))
         different = [(a, b) for a, b in zip(old, new, strict=False) if a != b]
         same = not different and len(old) == len(new)
         failed |= not same
-        said = "equal" if same else f"DIFFERENT, first {different[:1] or (len(old), len(new))}"
-        print(f"{name}: {len(old)} numbers over {given.steps} steps: {said}; last {new[-1]}", flush=True)
+        message = "equal" if same else f"DIFFERENT, first {different[:1] or (len(old), len(new))}"
+        print(f"{name}: {len(old)} numbers over {given.steps} steps: {message}; last {new[-1]}", flush=True)
     return int(failed)
 
 

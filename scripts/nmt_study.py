@@ -1,12 +1,12 @@
-"""The runs behind docs/nmt.md: about four hours on two cores; it goes on, run by run.
+"""The runs of docs/nmt.md: about four hours on two cores; finished runs are skipped.
 
-    python scripts/nmt_study.py                  # what is missing, then the table
+    python scripts/nmt_study.py                  # missing runs, then the table
     python scripts/nmt_study.py gru transformer  # only these (--threads 1: on one core)
-    python scripts/nmt_study.py --report         # the table of what is there
+    python scripts/nmt_study.py --report         # the table of the finished runs
 
-Every run is a command line of seqexp on data=tatoeba (conf/data/tatoeba.yaml says where that is looked for).
-Its result is kept, with that command line, in docs/nmt/<label>.json; tables are in docs/nmt/tables.md,
-pictures in docs/images/.
+Every run is a command line of seqexp on data=tatoeba (conf/data/tatoeba.yaml has its location). Its result is
+saved with the command line in docs/nmt/<label>.json; tables are in docs/nmt/tables.md, pictures in
+docs/images/.
 """
 
 import argparse
@@ -25,14 +25,14 @@ LUONG = (
     "base", "reverse", "dropout", "dot", "general", "concat", "bahdanau", "local_p", "general_feeding",
     "local_p_feeding",
 )  # fmt: skip
-# Label: the words of `train`.
+# Label: the overrides of `train`.
 JOBS = {
     "gru": ("experiment=nmt/gru",),
     "transformer": ("experiment=nmt/transformer",),
     "lab": ("experiment=nmt/lab",),
     **{f"luong_{row}": (f"experiment=nmt/luong/{row}",) for row in LUONG},
 }
-# Sentences that were written for this page; the translations are shown as they come.
+# Sentences written for the page; the translations are shown unselected.
 SENTENCES = (
     "I am cold.",
     "Where did you buy this book?",
@@ -48,20 +48,20 @@ SENTENCES = (
 ATTENTION = SENTENCES[3]
 
 
-def seqexp(*words: str) -> str:
-    """Run a command, its messages on the screen; what it prints."""
-    print("seqexp", *words, flush=True)
+def seqexp(*arguments: str) -> str:
+    """Run a command with its messages on the terminal; return its output."""
+    print("seqexp", *arguments, flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "seqexp", *words], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "seqexp", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
 
 
 def run_job(label: str, threads: int | None) -> None:
-    words = JOBS[label]
+    overrides = JOBS[label]
     name = f"nmt_study_{label}"
     before = set(Path("outputs/train", name).glob("*"))
-    seqexp("train", *words, f"name={name}", f"device.threads={threads or 'null'}")
+    seqexp("train", *overrides, f"name={name}", f"device.threads={threads or 'null'}")
     (folder,) = set(Path("outputs/train", name).glob("*")) - before
     judged = json.loads(seqexp("eval", f"run={folder}"))
     greedy = json.loads(seqexp("eval", f"run={folder}", "generation.beam_size=1"))
@@ -103,14 +103,14 @@ def command(label: str) -> str:
 
 
 def load(label: str) -> dict[str, Any] | None:
-    """The result of this very command, if it is there."""
+    """Return the saved result of this command, or None."""
     file = OUT / f"{label}.json"
     result: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
     return result if result and result["command"] == command(label) else None
 
 
 def report() -> None:
-    """The tables of what is there."""
+    """Return the tables of the saved results."""
     header = ["run", "parameters", "minutes", "threads", "steps", "val/loss", "BLEU", "greedy", "chrF", "TER"]
     header.append("BLEU, unseen")
     lines = [" | ".join(header), " | ".join("---" for _ in header)]

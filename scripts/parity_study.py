@@ -1,10 +1,10 @@
-"""The runs behind docs/parity.md: about an hour on two cores, and it goes on where it was stopped.
+"""The runs of docs/parity.md: about an hour on two cores; finished runs are skipped.
 
-    python scripts/parity_study.py             # what is missing, two runs at a time; then tables and plots
-    python scripts/parity_study.py --report    # tables and plots of what is there
+    python scripts/parity_study.py             # missing runs, two at a time; then tables and plots
+    python scripts/parity_study.py --report    # tables and plots of the finished runs
 
-Every run is a command line of seqexp; its result is kept in outputs/parity_study/<study>/<label>.json with
-that command line. Tables go to outputs/parity_study/tables.md, plots to docs/images/.
+Every run is a command line of seqexp; its result is saved with the command line in
+outputs/parity_study/<study>/<label>.json. Tables go to outputs/parity_study/tables.md, plots to docs/images/.
 """
 
 import argparse
@@ -37,17 +37,17 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Job:
-    """One run: what it is about, the words of `train`, and those of `eval` (once a tuple)."""
+    """One run: its study and label, the overrides of `train`, and those of `eval` (one call per tuple)."""
 
     study: str
     label: dict[str, Any]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     evals: tuple[tuple[str, ...], ...] = ()
 
     @property
     def command(self) -> str:
-        evals = [" ".join(("; seqexp eval run=latest split=test", *words)) for words in self.evals]
-        return " ".join(("seqexp train", *COMMON, *self.words)) + "".join(evals)
+        evals = [" ".join(("; seqexp eval run=latest split=test", *overrides)) for overrides in self.evals]
+        return " ".join(("seqexp train", *COMMON, *self.overrides)) + "".join(evals)
 
     @property
     def file(self) -> Path:
@@ -56,7 +56,7 @@ class Job:
 
 
 def curriculum_jobs() -> Iterable[Job]:
-    """Full supervision with a curriculum to 100 bits: ten seeds of each model, and of three vanilla units."""
+    """Return runs with full supervision and a curriculum to 100 bits: ten seeds per model."""
     lengths = f"data.lengths=[{','.join(map(str, BEYOND[1:]))}]"
     evals = (("data.lengths=[100]", "data.sequences=10000"), (lengths, "data.sequences=1000"))
     base = ("experiment=parity/full_supervision",)
@@ -70,25 +70,25 @@ def curriculum_jobs() -> Iterable[Job]:
             "model=rnn", "model.hidden_size=3", "model.init=orthogonal", "trainer.max_steps=8000",
         ),
     }  # fmt: skip
-    for (kind, words), seed in product(kinds.items(), range(1, 11)):
-        yield Job("curriculum", {"model": kind, "seed": seed}, (*base, *words, f"seed={seed}"), evals)
+    for (kind, overrides), seed in product(kinds.items(), range(1, 11)):
+        yield Job("curriculum", {"model": kind, "seed": seed}, (*base, *overrides, f"seed={seed}"), evals)
     for seed in range(1, 6):
-        words = ("model=gpt", "trainer.max_steps=3000", "trainer.eval_every=500", f"seed={seed}")
+        overrides = ("model=gpt", "trainer.max_steps=3000", "trainer.eval_every=500", f"seed={seed}")
         yield Job(
             "curriculum",
             {"model": "gpt, 2 layers of 64", "seed": seed},
-            (*base, *words),
+            (*base, *overrides),
             (evals[0], ("data.lengths=[200,500]", "data.sequences=1000")),
         )
 
 
 def supervision_jobs() -> Iterable[Job]:
-    """Three cells of one size at a fixed length, supervised at every step or at the last alone."""
+    """Return runs of three cells of one size at a fixed length, with a loss at every step or the last one."""
     base = ("model.hidden_size=16", "data.seq_len=20", "trainer.max_steps=3000")
     for model, full, seed in product(MODELS, (True, False), range(1, 6)):
         label = {"model": model, "full_supervision": full, "seed": seed}
-        words = (f"model={model}", f"task.full_supervision={str(full).lower()}", f"seed={seed}", *base)
-        yield Job("supervision", label, words)
+        overrides = (f"model={model}", f"task.full_supervision={str(full).lower()}", f"seed={seed}", *base)
+        yield Job("supervision", label, overrides)
 
 
 def clip_jobs() -> Iterable[Job]:
@@ -99,11 +99,11 @@ def clip_jobs() -> Iterable[Job]:
 
 
 def length_jobs() -> Iterable[Job]:
-    """Fixed lengths with full supervision, and short ones with the last step alone."""
+    """Return runs at fixed lengths with full supervision, and at short ones with only the last step."""
     for model, length, seed in product(MODELS, (20, 50, 100, 200, 500), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
-        words = (f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
-        yield Job("length", label, words)
+        overrides = (f"model={model}", f"data.seq_len={length}", f"seed={seed}", "trainer.max_steps=3000")
+        yield Job("length", label, overrides)
     large = ("experiment=parity/last_step", "data.min_seq_len=null", "data.max_seq_len=null")
     for model, length, seed in product(MODELS, (2, 3, 4, 6, 10, 20), range(1, 6)):
         label = {"model": model, "seq_len": length, "seed": seed}
@@ -125,11 +125,11 @@ HELP = {
 
 
 def help_jobs() -> Iterable[Job]:
-    """The last step alone, to 100 bits: what each part of experiment=parity/last_step is good for."""
+    """Return ablations of experiment=parity/last_step, with only the last step, to 100 bits."""
     base = ("experiment=parity/last_step", "trainer.max_steps=3000")
-    for (name, words), model, seed in product(HELP.items(), MODELS, range(1, 6)):
+    for (name, overrides), model, seed in product(HELP.items(), MODELS, range(1, 6)):
         label = {"change": name, "model": model, "seed": seed}
-        yield Job("help", label, (*base, f"model={model}", *words, f"seed={seed}"))
+        yield Job("help", label, (*base, f"model={model}", *overrides, f"seed={seed}"))
 
 
 STUDIES: dict[str, Callable[[], Iterable[Job]]] = {
@@ -142,24 +142,24 @@ STUDIES: dict[str, Callable[[], Iterable[Job]]] = {
 
 
 def run_job(job: Job) -> float:
-    """Train, judge, and keep the result; the seconds it took."""
+    """Train, evaluate and save the result; return the seconds."""
     from seqexp.cli import main
 
     started = time.perf_counter()
     name = f"parity_study_{os.getpid()}_{time.time_ns()}"
-    words = ["train", "-m", *COMMON, *job.words, f"sweep.name={name}"]
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = main(words)
+    arguments = ["train", "-m", *COMMON, *job.overrides, f"sweep.name={name}"]
+    with contextlib.redirect_stderr(io.StringIO()) as messages:
+        code = main(arguments)
     if code:
-        raise RuntimeError(f"{' '.join(words)} failed:\n{said.getvalue()[-2000:]}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{messages.getvalue()[-2000:]}")
     (folder,) = [path for path in Path("outputs/sweeps", name).iterdir() if path.is_dir()]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     judged = []
     for words_of_eval in job.evals:
-        words = ["eval", f"run={folder}", "split=test", "device=cpu", "device.threads=1", *words_of_eval]
+        arguments = ["eval", f"run={folder}", "split=test", "device=cpu", "device.threads=1", *words_of_eval]
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
-            if main(words):
-                raise RuntimeError(f"{' '.join(words)} failed")
+            if main(arguments):
+                raise RuntimeError(f"{' '.join(arguments)} failed")
         judged += json.loads(out.getvalue())["rows"]
     curves = (
         "train/loss", "train/grad_norm", "train/seq_len",
@@ -185,7 +185,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def is_done(job: Job) -> bool:
-    """Whether the result of this very command is there."""
+    """Return whether the result of this command is saved."""
     return job.file.is_file() and json.loads(job.file.read_text())["command"] == job.command
 
 
@@ -211,7 +211,7 @@ def run_missing(studies: list[str], workers: int) -> None:
             raise
 
 
-# What the runs say
+# Tables and plots
 
 
 def load(study: str) -> list[dict[str, Any]]:
@@ -219,7 +219,7 @@ def load(study: str) -> list[dict[str, Any]]:
 
 
 def learnt_at(result: dict[str, Any], metric: str, share: float) -> int | None:
-    """The first validation at which this share of the held-out sequences was right; None: never."""
+    """Return the first step at which this share of the held-out sequences was right, or None."""
     return next((step for step, value in result["curves"][metric] if value >= share), None)
 
 
@@ -229,7 +229,7 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def grid(study: str, rows_by: str, columns_by: str, metric: str) -> str:
-    """For each pair of settings: how many seeds had 99 % of the sequences right, and when (median step)."""
+    """Return per pair of settings how many seeds had 99 % of the sequences right, and the median step."""
     results = load(study)
     names = {key: list(dict.fromkeys(job.label[key] for make in STUDIES.values() for job in make()
                                      if job.study == study)) for key in (rows_by, columns_by)}  # fmt: skip
@@ -246,7 +246,7 @@ def grid(study: str, rows_by: str, columns_by: str, metric: str) -> str:
 
 
 def curriculum_table() -> tuple[str, str]:
-    """All seeds to 100 bits, and how far beyond."""
+    """Return the results of all seeds at 100 bits and beyond."""
     results = load("curriculum")
     kinds = list(dict.fromkeys(job.label["model"] for job in curriculum_jobs()))
     rows, per_seed = [], []

@@ -1,13 +1,13 @@
-"""Runs that are killed again and again, and must end as if nothing had happened: docs/reliability.md.
+"""Kill runs repeatedly, and check that they end like uninterrupted ones: docs/reliability.md.
 
     python scripts/torture.py                  # four models, 50 kills each
     python scripts/torture.py --kills 6 lstm   # one model, a few kills
-    python scripts/torture.py --report         # the table of what was done
+    python scripts/torture.py --report         # the table of the saved results
 
-One run is left in peace. Its twin is killed with SIGKILL inside a training step, inside the writing of a
-checkpoint and inside a validation in turn, each time after at least one more checkpoint, and resumed. In the
-end weights, optimizer, random state, metrics, TensorBoard and samples are compared bit by bit; only times and
-memory may differ. The outcome is kept in docs/reliability.json; a model that was done is not done again.
+One run is not interrupted. A second one is killed with SIGKILL in turn inside a training step, the writing of
+a checkpoint and a validation, each time after at least one more checkpoint, and resumed. At the end weights,
+optimizer, random state, metrics, TensorBoard and samples are compared bit by bit; only times and memory may
+differ. The result is saved in docs/reliability.json; finished models are skipped.
 """
 
 import argparse
@@ -35,10 +35,10 @@ COMMON = shlex.split("""
     device=cpu device.threads=1 device.precision=fp32 trainer.eval_every=20
     trainer.checkpoint_every=5 trainer.log_every=3 name=tortured seed=7
 """)
-# What is trained: small, but with everything that has a state.
+# The runs: small, but with every component that has a state.
 MODELS = {
-    name: shlex.split(words)
-    for name, words in {
+    name: shlex.split(overrides)
+    for name, overrides in {
         "lstm": """
             model=lstm data=parity data.seq_len=5 data.max_seq_len=40 data.grow_by=3 data.grow_every=20
             data.grow_below=0.69 data.batch_size=16 data.eval_sequences=30 model.n_layer=2 model.dropout=0.1
@@ -58,15 +58,15 @@ MODELS = {
         """,
     }.items()
 }
-# These may differ between two runs that are the same.
+# Values that may differ between two equal runs.
 OF_THE_CLOCK = ("speed/", "memory/")
 
 
-def seqexp(place: Path, *words: str, killer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def seqexp(place: Path, *arguments: str, killer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     program = [str(CHILD), *killer, "--"] if killer else ["-m", "seqexp"]
     place.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, *program, *words], cwd=place, text=True, capture_output=True, check=False
+        [sys.executable, *program, *arguments], cwd=place, text=True, capture_output=True, check=False
     )
 
 
@@ -81,10 +81,10 @@ def last_step(run: Path) -> int:
 
 
 def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
-    """Train a model in peace and killed `kills` times; what was done, and what differs in the end."""
+    """Train a model without interruption, and with `kills` kills; return a summary and the differences."""
     started = time.time()
-    words = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
-    done = seqexp(place / "peace", *words)
+    arguments = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
+    done = seqexp(place / "peace", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     draw = random.Random(name)
     counts = dict.fromkeys(WINDOWS, 0)
@@ -92,7 +92,7 @@ def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
     for kill in range(kills):
         window = WINDOWS[kill % len(WINDOWS)]
         first = not (place / "killed/outputs").exists()
-        line = words if first else ("train", "resume=latest")
+        line = arguments if first else ("train", "resume=latest")
         ended = seqexp(place / "killed", *line, killer=(window, "1", f"{draw.random():.3f}"))
         if ended.returncode == 0:
             break  # it came to its end first
@@ -116,7 +116,7 @@ def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
 
 
 def compare(first: Path, second: Path) -> list[str]:
-    """In what two runs differ, the clock apart."""
+    """Return the differences between two runs, except times."""
     different = []
     states = [Checkpoints(RunFolder(run)).load("last") for run in (first, second)]
     for state in states:
@@ -154,7 +154,7 @@ def gradient_flow(run: Path) -> str:
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows."""
+    """Return the scalars in TensorBoard's files by tag, except times."""
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(OF_THE_CLOCK)]
@@ -179,8 +179,8 @@ def report() -> None:
     print("--- | --- | --- | --- | --- | --- | ---")
     for name, found in load().items():
         kills = " | ".join(str(found["kills"][window]) for window in WINDOWS)
-        told = ", ".join(found["differences"]) or "none"
-        print(f"{name} | {kills} | {found['steps']} | {found['minutes']} | {told}")
+        differences = ", ".join(found["differences"]) or "none"
+        print(f"{name} | {kills} | {found['steps']} | {found['minutes']} | {differences}")
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""`python -m seqexp`, which is killed by SIGKILL inside a window; started by scripts/torture.
+"""`python -m seqexp` that kills itself with SIGKILL inside a window; started by scripts/torture.py.
 
     python scripts/torture_child.py WINDOW AFTER DELAY -- train …
 
-After AFTER checkpoints of this process the next WINDOW (``step``, ``checkpoint`` or ``validation``) is the
-last: the process is killed DELAY of its length after it began. The length is that of the window before, so
-that the kill falls inside.
+After AFTER checkpoints of this process it is killed inside the next WINDOW (``step``, ``checkpoint`` or
+``validation``), when the fraction DELAY of the window's length has passed. The length is estimated from the
+previous window.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Killer:
-    """Ends this process inside the first window after so many checkpoints."""
+    """End this process inside the first window after `after` checkpoints."""
 
     def __init__(self, window: str, after: int, delay: float) -> None:
         self.window, self.after, self.delay = window, after, delay
@@ -32,7 +32,7 @@ class Killer:
             started = time.perf_counter()
             result = function(*args, **options)
             if doomed:
-                time.sleep(1)  # it was quicker than before: the kill comes now, at the end of the window
+                time.sleep(1)  # the window was shorter than estimated: the kill comes now, at its end
             if name == self.window:
                 self.length = time.perf_counter() - started
             self.checkpoints += name == "checkpoint"

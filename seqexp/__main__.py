@@ -1,4 +1,4 @@
-"""`python -m seqexp` is the same door as the `seqexp` command."""
+"""`python -m seqexp` runs the `seqexp` command."""
 
 from seqexp.cli import run
 

@@ -1,6 +1,6 @@
-"""The door: find the command, quote free text, complete words, print short errors.
+"""The command line: find the command, quote free text, serve tab completion, print short errors.
 
-Standard library only, so that ``seqexp --help`` answers at once. The commands themselves are the modules of
+Imports only the standard library, so that ``seqexp --help`` is fast. The commands are the modules of
 `seqexp.commands`, each with a ``main()`` that reads ``sys.argv``.
 """
 
@@ -18,13 +18,13 @@ from seqexp.streams import OutputError, finish_output, prepare_streams
 
 COMMANDS = {
     "train": "train a model and write a run folder",
-    "eval": "judge a run on held-out text, or on another text",
-    "generate": "write text with a run",
+    "eval": "evaluate a run on held-out data, or on other data",
+    "generate": "generate text with a run",
     "runs": "list, show, compare and remove runs",
-    "compare": "a table and pictures of several runs",
-    "report": "a page about a run or a sweep, to read or hand in",
+    "compare": "compare runs in a table and figures",
+    "report": "write a report about a run or a sweep, to read or hand in",
 }
-# These take plain arguments, not Hydra's grammar.
+# Commands with plain arguments instead of Hydra's grammar.
 PLAIN = ("runs", "compare", "report")
 
 HELP = f"""usage: seqexp <command> [group=option] [key=value] ...
@@ -48,38 +48,38 @@ more:
   seqexp --version
   tab completion:  eval "$(seqexp -sc install=bash)"     (in fish: seqexp -sc install=fish | source)"""
 
-# Hydra's flags, and how many words follow each. Hydra 1.3 takes them only before the overrides.
+# Hydra's flags with the number of their arguments. Hydra 1.3 accepts them only before the overrides.
 FLAGS = {
     "--help": 0, "-h": 0, "--hydra-help": 0, "--version": 0, "--resolve": 0, "--run": 0, "-r": 0,
     "--multirun": 0, "-m": 0, "--info": 0, "-i": 0, "--cfg": 1, "-c": 1, "--package": 1, "-p": 1,
     "--config-path": 1, "-cp": 1, "--config-name": 1, "-cn": 1, "--config-dir": 1, "-cd": 1,
 }  # fmt: skip
-# What --info may be followed by.
+# Arguments of --info.
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 
-# A path that is too long, that leads through a folder which may not be entered, or in a circle.
+# Errors of an unusable path: too long, in a protected or read-only folder, or a circle of links.
 NO_PATH = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EROFS}
 
 
-def flags_first(words: list[str]) -> list[str]:
-    """The words with flags, and what follows them, before all overrides.
+def flags_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with flags and their values before all overrides.
 
     Raises:
-        UserError: a flag is not known, or what must follow it is missing.
+        UserError: a flag is not known, or its value is missing.
     """
-    flags, overrides, rest = [], [], list(words)
-    sweep = bool({"-m", "--multirun"} & set(words))
+    flags, overrides, rest = [], [], list(arguments)
+    sweep = bool({"-m", "--multirun"} & set(arguments))
     while rest:
-        word = rest.pop(0)
-        name, equals, _ = word.partition("=")
-        if not word.startswith("-"):
-            overrides.append(quote_free_text(word, sweep))
+        argument = rest.pop(0)
+        name, equals, _ = argument.partition("=")
+        if not argument.startswith("-"):
+            overrides.append(quote_free_text(argument, sweep))
             continue
         if name == "--experimental-rerun":
-            raise UserError(f"{name} is refused: it reads a pickle, which could run anything.")
+            raise UserError(f"{name} is refused: it reads a pickle, which can run any code.")
         if name not in FLAGS:
             raise UserError(f"there is no flag {name}; there are {', '.join(FLAGS)}." + suggest(name, FLAGS))
-        flags.append(word)
+        flags.append(argument)
         if FLAGS[name] and not equals:
             if not rest:
                 raise UserError(f"{name} needs a word after it.")
@@ -89,13 +89,13 @@ def flags_first(words: list[str]) -> list[str]:
     return flags + overrides
 
 
-def _answer_first_word(line: str) -> str | None:
-    """Completions of the command's own name, or None if the name stands there already."""
+def _complete_command_name(line: str) -> str | None:
+    """Return completions of the command's name, or None if the name is complete."""
     words = line.split()
     if len(words) > 2 or (len(words) == 2 and line[-1:].isspace()):
         return None
-    begun = words[1] if len(words) == 2 else ""
-    return " ".join(name for name in COMMANDS if name.startswith(begun))
+    prefix = words[1] if len(words) == 2 else ""
+    return " ".join(name for name in COMMANDS if name.startswith(prefix))
 
 
 def _complete(arguments: list[str]) -> int:
@@ -103,7 +103,7 @@ def _complete(arguments: list[str]) -> int:
     command = "train"
     if arguments[-1].startswith("query="):
         line = os.environ.get("COMP_LINE", "")
-        answer = _answer_first_word(line)
+        answer = _complete_command_name(line)
         if answer is not None:
             print(answer if arguments[-1] == "query=bash" else answer.replace(" ", "\n"))
             return 0
@@ -122,8 +122,8 @@ def _complete_plain(command: str, line: str, in_one_line: bool) -> int:
     from seqexp.commands.plain import completions
 
     module = import_module(f"seqexp.commands.{command}")
-    begun = "" if line[-1:].isspace() else line.split()[-1]
-    found = completions(begun, module.OPTIONS, list(getattr(module, "ACTIONS", ())))
+    prefix = "" if line[-1:].isspace() else line.split()[-1]
+    found = completions(prefix, module.OPTIONS, list(getattr(module, "ACTIONS", ())))
     print((" " if in_one_line else "\n").join(found))
     return 0
 
@@ -137,18 +137,18 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if arguments[0] in ("-sc", "--shell-completion"):
         return _complete(arguments)
-    # The command is the first word without a dash, so that `seqexp -m train` works too.
-    place = next((i for i, word in enumerate(arguments) if word[:1] != "-"), 0)
-    command = arguments[place]
+    # The command is the first argument without a dash, so that `seqexp -m train` works too.
+    index = next((i for i, argument in enumerate(arguments) if argument[:1] != "-"), 0)
+    command = arguments[index]
     if command not in COMMANDS:
         raise UserError(
             f"there is no command {command!r}; there are {', '.join(COMMANDS)}." + suggest(command, COMMANDS)
         )
-    rest = [word for i, word in enumerate(arguments) if i != place]
-    for word in rest:
-        if re.search("[\ud800-\udfff]", word):  # what Python makes of bytes that are no text
+    rest = [argument for i, argument in enumerate(arguments) if i != index]
+    for argument in rest:
+        if re.search("[\ud800-\udfff]", argument):  # Python's escape of bytes that are not UTF-8
             raise UserError(
-                f"{word[:60]!a} is not UTF-8 text; check the encoding of your terminal or script."
+                f"{argument[:60]!a} is not UTF-8 text; check the encoding of your terminal or script."
             )
     if command in PLAIN:
         import_module(f"seqexp.commands.{command}").main(rest)
@@ -167,7 +167,7 @@ def main(arguments: list[str]) -> int:
             code = _dispatch(arguments)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        finish_output()  # what cannot be written is an error now, not a warning at exit
+        finish_output()  # raise write errors here instead of a warning at exit
         return code
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 0  # the reader of our output went away (`| head`): no failure, and nobody to tell
+        return 0  # the reader of the output has ended (`| head`), which is not a failure
     except OutputError as error:
         print(f"{name}: failed: standard output cannot be written ({error.strerror}).", file=sys.stderr)
         return 1
@@ -187,8 +187,8 @@ def main(arguments: list[str]) -> int:
         if error.errno not in NO_PATH or error.filename is None:
             traceback.print_exc()
             return 1
-        place = f"{str(error.filename)[:200]!r}: {error.strerror}"
-        print(f"{name}: error: {place}; name another place.", file=sys.stderr)
+        message = f"{str(error.filename)[:200]!r}: {error.strerror}"
+        print(f"{name}: error: {message}; name another path.", file=sys.stderr)
         return 2
     except Exception:
         traceback.print_exc()
@@ -196,9 +196,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run() -> None:
-    """The console script."""
-    # Libraries and corpora are millions of objects that stay. Looking through them for cycles after every few
-    # hundred new ones takes a tenth of the time to the first training step.
+    """Run the console script."""
+    # Libraries and corpora allocate millions of permanent objects. With the default thresholds, garbage
+    # collection takes a tenth of the time to the first training step.
     gc.set_threshold(100_000, 20, 20)
     prepare_streams()
     sys.exit(main(sys.argv[1:]))

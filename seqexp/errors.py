@@ -1,20 +1,23 @@
-"""The one exception for mistakes that a user can make and mend."""
+"""Exceptions that are printed as one short message."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What was given, what is allowed, what to do: printed in short, exit code 2."""
+    """A mistake that the user can correct: exit code 2.
+
+    The message says what was given, what is allowed, and what to do.
+    """
 
 
 class RunFailedError(Exception):
-    """A run that cannot go on through no mistake in the command: printed in short, exit code 1."""
+    """A run cannot continue, without a mistake in the command: exit code 1."""
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
-    """``" Did you mean 'gpt'?"`` for the nearest allowed word, or an empty string."""
+    """Return ``" Did you mean 'gpt'?"`` with the nearest allowed name, or an empty string."""
     allowed = list(allowed)
-    begun = [word for word in allowed if word.startswith(given)]
-    close = begun if len(begun) == 1 else difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
+    extended = [name for name in allowed if name.startswith(given)]
+    close = extended if len(extended) == 1 else difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,4 +1,4 @@
-"""Paths as users type them, folders, and files that are written whole or not at all."""
+"""Paths as users type them, folders, and files that are written atomically."""
 
 import errno
 import json
@@ -13,23 +13,23 @@ from typing import Any, BinaryIO
 
 from seqexp.errors import UserError
 
-# A run writes no larger file than this, but for its checkpoints and logs.
+# Largest file that a run writes, except checkpoints and logs.
 MOST_BYTES = 20_000_000
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """Return the path that a user typed, with ``~`` and ``~name`` replaced by that user's home folder.
 
-    Where no user has the name, it stays as typed, as in a shell: ``~draft.txt`` is a file of this name.
+    As in a shell, ``~name`` stays as it is if there is no such user: ``~draft.txt`` is a file of this name.
     """
     return Path(os.path.expanduser(text))
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder with its parents, unless it exists; return it.
+    """Create a folder with its parents, unless it exists; return it.
 
     Raises:
-        UserError: it cannot be made; the message names the file or link that is in the way.
+        UserError: the folder cannot be created; the message names the file or link that is in the way.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -39,22 +39,25 @@ def make_folder(path: Path) -> Path:
 
 
 def cannot_make(path: Path, error: OSError) -> UserError:
-    """Return the message for a folder that could not be made: what is in the way, or the system's reason."""
-    for place in reversed((path, *path.parents)):
-        if not os.path.lexists(place) or place.is_dir():
+    """Return the error for a folder that cannot be created: what is in the way, or the system's reason."""
+    for parent in reversed((path, *path.parents)):
+        if not os.path.lexists(parent) or parent.is_dir():
             continue
-        if place.is_symlink():
+        if parent.is_symlink():
             return UserError(
-                f"{path} cannot be made: {place} is a link to {os.readlink(place)}, which is not a folder; "
+                f"{path} cannot be made: {parent} is a link to {os.readlink(parent)}, which is not a folder; "
                 "make that folder, or remove the link."
             )
-        return UserError(f"{path} cannot be made: {place} is a file; move it, or work in another folder.")
+        return UserError(f"{path} cannot be made: {parent} is a file; move it, or work in another folder.")
     return UserError(f"{path} cannot be made: {error.strerror}.")
 
 
 @contextmanager
-def whole_or_not_there(target: Path) -> Iterator[BinaryIO]:
-    """A file to write: beside, flushed to disk at the end, renamed. A reader sees the whole file or none."""
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that is flushed to disk and renamed to `target` at the end.
+
+    Readers see the complete file or none; if an exception is raised, `target` is unchanged.
+    """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -69,37 +72,37 @@ def whole_or_not_there(target: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """The file with these bytes, or none."""
-    with whole_or_not_there(target) as file:
+    """Write a file so that readers see all of it or none."""
+    with atomic_file(target) as file:
         file.write(data)
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Readable JSON, atomically; what is not UTF-8 in it becomes U+FFFD."""
+    """Write indented JSON atomically; replace text that is not UTF-8 by U+FFFD."""
     write_atomically(target, (as_utf8(json.dumps(value, indent=2, ensure_ascii=False)) + "\n").encode())
 
 
 def read_bounded(file: Path, limit: int = MOST_BYTES) -> bytes:
-    """The bytes of a plain file that may be a stranger's: no link, no pipe, no more than `limit`.
+    """Return the bytes of an untrusted file, which must be a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: it is not there, or is none such.
+        OSError: the file is missing, a link, a pipe, or too large.
     """
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as opened:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
-            raise OSError(errno.EINVAL, f"no plain file of at most {limit} bytes", str(file))
+            raise OSError(errno.EINVAL, f"not a regular file of at most {limit} bytes", str(file))
         return opened.read(about.st_size)
 
 
 def _parse(data: bytes) -> Any:
-    # Half of a letter is no text and cannot be printed; we never write one.
+    # Replace lone surrogates with U+FFFD; they cannot be encoded.
     return json.loads(re.sub(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", rb"\\ufffd", data))
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one if the file is missing, half-written or something else."""
+    """Return a JSON object; an empty one if the file is missing, incomplete or something else."""
     try:
         value = _parse(read_bounded(file))
     except (OSError, ValueError, RecursionError):
@@ -108,7 +111,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_json_lines(file: Path, limit: int = MOST_BYTES) -> list[dict[str, Any]]:
-    """The objects in a file with one a line; others, as a half-written last one, are left out."""
+    """Return the objects of a JSON Lines file, without malformed lines such as an incomplete last one."""
     rows = []
     try:
         lines = read_bounded(file, limit).splitlines()
@@ -125,7 +128,7 @@ def read_json_lines(file: Path, limit: int = MOST_BYTES) -> list[dict[str, Any]]
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else that a file may hold."""
+    """Return the value if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < 1e300 else None

@@ -1,42 +1,42 @@
-"""Quote overrides whose values are text or paths, so that Hydra and OmegaConf keep every sign."""
+"""Quote overrides whose values are text or paths, so that Hydra and OmegaConf keep every character."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Values of these keys are text: commas, brackets, colons and '=' in them are the user's own.
+# Values of these keys are text, in which commas, brackets, colons and '=' have no special meaning.
 LITERAL_KEYS = {"prompt", "text", "stop"}
-# The same, but the bare word null still means "not given", and in a sweep a comma separates values.
+# The same, except that an unquoted null means "not given", and a comma separates values in a sweep.
 PATH_KEYS = {
     "input", "output", "path", "source_path", "target_path", "val_path", "test_path", "val_source_path",
     "val_target_path", "test_source_path", "test_target_path", "init_from", "name", "run", "resume",
     "attention",
 }  # fmt: skip
-# Values of these keys are mappings with keys of the user's own, which Hydra takes with ++ alone.
+# Values of these keys are mappings with arbitrary keys, which Hydra accepts only with ++.
 MAPPING_KEYS = {"lr_scale"}
 # One value of a sweep over paths, and the comma or the end after it.
 _VALUE = re.compile(r"""(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<plain>(?:\\,|[^,])*))(?P<end>,|$)""")
 
 
 def escape_interpolation(value: str) -> str:
-    """Keep OmegaConf from reading ``${...}``: a backslash before it, and those already there doubled."""
+    """Escape ``${...}`` for OmegaConf: double the backslashes before it, and add one."""
     return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
 
 
 def quote(value: str) -> str:
-    """A string in Hydra's single quotes; backslashes before a quote or at the end are doubled."""
+    """Return a string in Hydra's single quotes, with backslashes before a quote or the end doubled."""
     value = escape_interpolation(value)
     value = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"'{value}'"
 
 
 def printable(text: str) -> str:
-    """The text with signs that would steer a terminal or break a line spelled out."""
+    """Replace unprintable characters, such as control characters and line breaks, by their escapes."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def unquote(quoted: str) -> str:
-    """The string that `quote` was given."""
+    """Return the string that `quote` was given."""
     value = re.sub(r"(\\+)('|$)", lambda m: "\\" * (len(m[1]) // 2) + m[2], quoted[1:-1])
     return re.sub(r"(\\+)\$\{", lambda m: "\\" * (len(m[1]) // 2) + "${", value)
 
@@ -46,36 +46,36 @@ def is_quoted(value: str) -> bool:
 
 
 def split_values(value: str) -> list[str]:
-    r"""Split what is typed for a path in a sweep at its commas.
+    r"""Split the paths of a sweep at commas.
 
     A comma after a backslash (``a\,b.txt``), or in a value in quotes (``'a,b.txt'``), is part of the value.
     """
-    values, place = [], 0
+    values, position = [], 0
     while True:
-        found = _VALUE.match(value, place)
+        found = _VALUE.match(value, position)
         assert found is not None  # the plain form matches everything
         quoted = found["single"] if found["single"] is not None else found["double"]
         values.append(found["plain"].replace("\\,", ",") if quoted is None else quoted)
         if not found["end"]:
             return values
-        place = found.end()
+        position = found.end()
 
 
-def quote_free_text(word: str, sweep: bool = False) -> str:
-    """Quote the value of an override if its key is one of text or paths; leave other words as they are.
+def quote_free_text(override: str, sweep: bool = False) -> str:
+    """Quote the value of an override if its key takes text or a path; return other overrides unchanged.
 
     In a `sweep`, ``data.path=a.txt,b.txt`` becomes a choice of two, and a ``choice(...)`` stays one.
     """
-    match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", word, re.DOTALL)
-    if match and match[2] in MAPPING_KEYS and not word.startswith("+"):
-        return f"++{word}"
+    match = re.match(r"(\+{0,2}(?:[\w/]+\.)*(\w+))=(.*)", override, re.DOTALL)
+    if match and match[2] in MAPPING_KEYS and not override.startswith("+"):
+        return f"++{override}"
     if not match or match[2] not in LITERAL_KEYS | PATH_KEYS:
-        return word
+        return override
     key, leaf, value = match.groups()
     if leaf in PATH_KEYS and value == "null":
-        return word
+        return override
     if sweep and value.startswith("choice(") and value.endswith(")"):
-        return word
+        return override
     if sweep and leaf in PATH_KEYS and key.lstrip("+") != "sweep.name":
         values = split_values(value)
         return f"{key}={as_choice(values) if len(values) > 1 else quote(values[0])}"
@@ -83,21 +83,21 @@ def quote_free_text(word: str, sweep: bool = False) -> str:
 
 
 def as_choice(values: Iterable[str]) -> str:
-    """A sweep of Hydra over these strings; see `seqexp.sweeps.overrides` for how they stay quoted."""
+    """Return Hydra's sweep over these strings; `seqexp.sweeps.overrides` keeps them quoted."""
     return f"choice({','.join(map(quote, values))})"
 
 
-def as_typed(word: str) -> str:
-    """The word that `quote_free_text` was given, up to the way in which commas are escaped."""
-    key, equals, value = word.partition("=")
+def as_typed(override: str) -> str:
+    """Return the override that `quote_free_text` was given, up to the way in which commas are escaped."""
+    key, equals, value = override.partition("=")
     if equals and is_quoted(value):
         return f"{key}={unquote(value)}"
     if key.rpartition(".")[2].lstrip("+") in PATH_KEYS and re.fullmatch(r"choice\('.*'\)", value, re.DOTALL):
         values = map(unquote, re.findall(r"'(?:[^'\\]|\\.)*'", value, re.DOTALL))
         return f"{key}={','.join(value.replace(',', chr(92) + ',') for value in values)}"
-    return word
+    return override
 
 
-def param_words(params: Mapping[str, Any] | None) -> list[str]:
-    """The overrides that an experiment sweeps over (``hydra.sweeper.params``)."""
+def param_overrides(params: Mapping[str, Any] | None) -> list[str]:
+    """Return the overrides that an experiment sweeps over (``hydra.sweeper.params``)."""
     return [quote_free_text(f"{key}={value}", sweep=True) for key, value in (params or {}).items()]

@@ -1,8 +1,8 @@
-"""Names in the configuration, and the code they stand for.
+"""Names in the configuration, with the code and the dataclass of each.
 
-Each entry is two strings, so that listing the names imports nothing: the class or function that does the
-work, and the dataclass that checks its options. Other packages add entries through the entry point
-group ``seqexp.plugins``, whose value is a function that takes no arguments and calls `register`.
+An entry has two strings, the path of its class or function and that of the dataclass that checks its options,
+so that names are listed without imports. Other packages add entries through the entry point group
+``seqexp.plugins``, whose value is a function without arguments that calls `register`.
 """
 
 from dataclasses import dataclass
@@ -128,19 +128,19 @@ def _entry(group: str, name: str) -> Entry:
 
 
 def load(group: str, name: str) -> Any:
-    """The class or function that `name` stands for in `group`.
+    """Import the class or function of `name` in `group`.
 
     Raises:
-        UserError: no such name.
+        UserError: there is no such name.
     """
     return _load(_entry(group, name).target)
 
 
 def load_schema(group: str, name: str) -> type:
-    """The configuration dataclass of `name` in `group`.
+    """Import the configuration dataclass of `name` in `group`.
 
     Raises:
-        UserError: no such name.
+        UserError: there is no such name.
     """
     schema: type = _load(_entry(group, name).schema)
     return schema

@@ -1,7 +1,7 @@
 """The standard streams of a command, which may be closed (``>&-``), full, or without a reader.
 
-Standard output carries what a command makes: a text that cannot be written there is an error. Standard error
-carries messages: a run does not end because nobody can read them.
+Standard output carries the result of a command: failing to write it is an error. Standard error carries
+messages: failing to write them does not end a run.
 """
 
 import contextlib
@@ -46,10 +46,10 @@ class _Output(io.TextIOWrapper):
 
 
 def finish_output() -> None:
-    """Write what standard output still holds back.
+    """Flush standard output.
 
     Raises:
-        OutputError, BrokenPipeError: it failed now, or earlier in a library that passed over it (argparse).
+        OutputError, BrokenPipeError: writing fails, or failed earlier and a library (argparse) ignored it.
     """
     sys.stdout.flush()
     if isinstance(sys.stdout, _Output) and sys.stdout.failure is not None:
@@ -57,7 +57,7 @@ def finish_output() -> None:
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error; what cannot be written there is dropped."""
+    """Standard error; text that cannot be written is dropped."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class _Messages(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Open what the shell closed, before another file gets its number; set how the streams fail.
+    """Reopen closed streams before another file gets their number, and set how writing to them fails.
 
     A closed standard input is empty, a closed standard error drops messages, and writing to a closed standard
     output is an error.
@@ -84,17 +84,17 @@ def prepare_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    # A folder's name or a file's words may hold signs that cannot be printed: spell them out, lose none.
-    spelled = "backslashreplace"
+    # Names and texts may contain characters that cannot be encoded: print their escapes.
+    escapes = "backslashreplace"
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding, lines, through = sys.stdout.encoding, sys.stdout.line_buffering, sys.stdout.write_through
         sys.stdout = _Output(
-            sys.stdout.detach(), encoding, spelled, line_buffering=lines, write_through=through
+            sys.stdout.detach(), encoding, escapes, line_buffering=lines, write_through=through
         )
     elif sys.stdout is None:
-        sys.stdout = _Output(open(1, "wb", closefd=False), "utf-8", spelled)  # noqa: SIM115
+        sys.stdout = _Output(open(1, "wb", closefd=False), "utf-8", escapes)  # noqa: SIM115
     if isinstance(sys.stderr, io.TextIOWrapper):
         encoding = sys.stderr.encoding
-        sys.stderr = _Messages(sys.stderr.detach(), encoding, spelled, line_buffering=True)
+        sys.stderr = _Messages(sys.stderr.detach(), encoding, escapes, line_buffering=True)
     elif sys.stderr is None:
-        sys.stderr = _Messages(open(2, "wb", closefd=False), "utf-8", spelled)  # noqa: SIM115
+        sys.stderr = _Messages(open(2, "wb", closefd=False), "utf-8", escapes)  # noqa: SIM115

@@ -357,7 +357,7 @@ def test_odd_words_in_tables(run_main: Main) -> None:
 # Which runs
 
 
-def test_unfinished_runs_are_left_out_and_counted(run_main: Main) -> None:
+def test_unfinished_runs_are_skipped_and_counted(run_main: Main) -> None:
     make_run(RUN / "a")
     make_run(RUN / "b", losses=(0.5,), optimizer__lr=0.2)
     make_run(RUN / "c", status="failed", error="broken", losses=(0.001,))
@@ -366,10 +366,10 @@ def test_unfinished_runs_are_left_out_and_counted(run_main: Main) -> None:
     make_run(RUN / "f", status="running", losses=(0.001,))
     with held(RUN / "f"):
         ran = run_main("compare", *sorted(RUN.iterdir()), "--no-figures", "--format", "json")
-    assert "left out: 1 failed, 1 interrupted, 1 killed, 1 running (of 6 runs)" in ran.err
+    assert "skipped: 1 failed, 1 interrupted, 1 killed, 1 running (of 6 runs)" in ran.err
     values = strict_json(ran.out)
     assert {row["metrics"]["val/loss"]["mean"] for row in values["rows"]} == {1.5, 0.5}
-    assert {(Path(run["run"]).name, run["status"]) for run in values["left_out"]} == {
+    assert {(Path(run["run"]).name, run["status"]) for run in values["skipped"]} == {
         ("c", "failed"), ("d", "interrupted"), ("e", "killed"), ("f", "running")
     }  # fmt: skip
 
@@ -406,7 +406,7 @@ def test_a_sweep_in_which_all_failed(run_main: Main) -> None:
         (["--colour"], "--colour"),
         (["--figures"], "--figures"),
         (["nowhere"], "nowhere"),
-        (["."], "no folder of a run"),
+        (["."], "not the folder of a run"),
         (["~nobody_of_this_name/x"], "~nobody_of_this_name"),
         (["--y", "val/loss", "--figures", "/dev/null/x"], "/dev/null/x"),
     ],

@@ -306,7 +306,7 @@ def test_places_where_no_page_can_go(run_main: Main, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [([], "RUN|SWEEP"), (["nowhere"], "nowhere"), (["."], "no folder"), (["latest", "--pdf"], "--pdf")],
+    [([], "RUN|SWEEP"), (["nowhere"], "nowhere"), (["."], "not the folder"), (["latest", "--pdf"], "--pdf")],
 )
 def test_mistakes_of_report(run_main: Main, words: list[str], told: str) -> None:
     assert told in said_shortly(run_main("report", *words))

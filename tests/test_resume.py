@@ -198,7 +198,7 @@ def test_a_finished_run_says_so(run_main: Main, tiny_run: Path) -> None:
 def test_what_cannot_be_changed_when_a_run_goes_on(run_main: Main, tiny_run: Path, word: str) -> None:
     ran = run_main("train", f"resume={tiny_run}", word)
     assert ran.code == 2
-    assert f"{word} cannot be changed when a run goes on" in ran.err.splitlines()[-1]
+    assert f"{word} cannot be changed when a run is resumed" in ran.err.splitlines()[-1]
     assert status_of(tiny_run)["status"] == "finished"
 
 

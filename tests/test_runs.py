@@ -264,7 +264,7 @@ def test_runs_without_a_best_come_last(run_main: Main) -> None:
         (["shwo", "x"], "shwo"),
         (["show"], "RUN"),
         (["show", "nowhere"], "nowhere"),
-        (["show", "."], "no folder of a run"),
+        (["show", "."], "not the folder of a run"),
         (["show", "latest"], "latest"),
         (["show", "~nobody_of_this_name/x"], "~nobody_of_this_name"),
         (["diff", "latest"], "RUN"),

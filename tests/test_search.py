@@ -100,7 +100,7 @@ def test_the_words_of_a_trial_say_its_parameters(tmp_path: Path) -> None:
         (trial,) = search.ask(1)
         read_again = {
             override.key_or_group: override.value()
-            for override in OverridesParser.create().parse_overrides(search.words(trial))
+            for override in OverridesParser.create().parse_overrides(search.overrides(trial))
         }
         assert read_again["seed"] == 4
         assert 0.5 <= read_again["a"] <= 2
@@ -252,7 +252,7 @@ def test_a_pickle_in_a_study_is_looked_at_before_it_is_read(run_main: Main) -> N
     study.tell(trial, 0.5)
     ran = run_main(*words, "sweep.n_trials=4")
     assert ran.code == 2
-    assert "study.db holds something else than the state of CMA-ES" in ran.err.splitlines()[-1]
+    assert "study.db contains other data than the state of CMA-ES" in ran.err.splitlines()[-1]
     assert "mkdir" in ran.err.splitlines()[-1]
     assert not Path("evil").exists()
     assert len(states()) == 3
@@ -324,7 +324,7 @@ def test_a_search_goes_on_to_a_number_in_all(run_main: Main) -> None:
 
     ran = run_main(*words, "seed=2", "sweep.n_trials=5")
     assert ran.code == 2
-    assert "begun without seed=2" in ran.err.splitlines()[-1]
+    assert "started without seed=2" in ran.err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from seqexp.commands.hydra_app import _for_each_job
-from seqexp.quoting import as_typed, param_words, quote_free_text, split_values
-from seqexp.sweeps.progress import best_jobs, told
+from seqexp.quoting import as_typed, param_overrides, quote_free_text, split_values
+from seqexp.sweeps.progress import best_jobs, job_label
 from seqexp.tracking.sweep_folder import SweepFolder
 
 Main = Callable[..., Ran]
@@ -120,7 +120,7 @@ def test_null_stays_nothing_in_a_sweep_over_paths() -> None:
 
 
 def test_experiments_sweep_over_paths_too() -> None:
-    assert param_words({"data.path": "ü.txt,b.txt", "seed": "1,2"}) == [
+    assert param_overrides({"data.path": "ü.txt,b.txt", "seed": "1,2"}) == [
         "data.path=choice('ü.txt','b.txt')",
         "seed=1,2",
     ]
@@ -142,7 +142,7 @@ def test_a_sweep_over_files(run_main: Main, book: Path) -> None:
     assert [Path(path).name for path in paths] == list(names)
     assert len({job.name.partition("_")[2] for job in jobs}) == 3
     told_again = run_main("train", "-m", *UNTRAINED, "data.path=ü.txt,it's.txt,a\\,b.txt")
-    assert told_again.err.count("finished already") == 3
+    assert told_again.err.count("already finished") == 3
 
 
 def test_generate_and_eval_sweep_over_runs(run_main: Main, tiny_run: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_job_is_named_by_what_earlier_lines_had_too() -> None:
         for seed in (1, 2):
             words = [f"model={model}", f"seed={seed}", "data=parity"]
             sweep.record(entry(f"{model}{seed}", 1.0, words))
-    assert told(sweep, 0, ["model=rnn", "seed=2", "data=parity"]) == "model=rnn seed=2"
+    assert job_label(sweep, 0, ["model=rnn", "seed=2", "data=parity"]) == "model=rnn seed=2"
 
 
 def test_the_ledger_keeps_the_direction_of_the_monitor(run_main: Main) -> None:

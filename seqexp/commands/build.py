@@ -1,4 +1,4 @@
-"""From a configuration, or from the folder of a run, to the objects that the commands work with."""
+"""Build models, tasks and trained runs from a configuration or a run's folder."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,18 +19,18 @@ from seqexp.training.device import Device, setup_device
 
 
 def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:
-    """The model that `config.name` names; `sizes` are what the data decides."""
+    """Build the model that `config.name` names; `sizes` are the sizes that the data decides."""
     options = {key: value for key, value in asdict(config).items() if key != "name"}
     model: nn.Module = registry.load("model", config.name)(**sizes, **options)
     return model
 
 
 def check_carried_state(config: TrainConfig, model: nn.Module) -> None:
-    """Raises UserError if a state is to be carried over, and the model has none."""
+    """Raise UserError if a state is to be carried over and the model has none."""
     if getattr(config.data, "carry_state", False) and not hasattr(model, "continue_from"):
         raise UserError(
-            "data.carry_state=true needs a model that carries a state from step to step, and "
-            f"model={config.model.name} has none; leave it out, or use a recurrent model."
+            "data.carry_state=true needs a recurrent model, and "
+            f"model={config.model.name} has no state to carry; leave it out, or use a recurrent model."
         )
 
 
@@ -41,7 +41,7 @@ def build_task(config: Any) -> Task:
 
 @dataclass
 class TrainedRun:
-    """A run as eval and generate need it."""
+    """A run with its model and preprocessor, loaded for eval and generate."""
 
     folder: RunFolder
     config: TrainConfig
@@ -52,19 +52,19 @@ class TrainedRun:
 
 
 def set_up_device(device: DeviceConfig, config: TrainConfig) -> Device:
-    """The device for a run; precision=auto is what its model or its task is made for, if that says so."""
+    """Set up the device of a run; ``precision=auto`` is the `auto_precision` of its model or task, if any."""
     kinds = (registry.load("model", config.model.name), registry.load("task", config.task.name))
-    made_for = next((kind.auto_precision for kind in kinds if getattr(kind, "auto_precision", None)), None)
-    if device.precision == "auto" and made_for:
-        device = replace(device, precision=made_for)
+    preferred = next((kind.auto_precision for kind in kinds if getattr(kind, "auto_precision", None)), None)
+    if device.precision == "auto" and preferred:
+        device = replace(device, precision=preferred)
     return setup_device(device)
 
 
 def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -> TrainedRun:
-    """The model of a run at a checkpoint, in evaluation mode on its device.
+    """Load the model of a run at a checkpoint, in evaluation mode on its device.
 
     Raises:
-        UserError: the checkpoint is not there, or does not fit the run's configuration.
+        UserError: the checkpoint is missing, or does not fit the run's configuration.
     """
     config = folder.read_config()
     where = set_up_device(device, config)
@@ -72,7 +72,7 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     preprocessor = Preprocessor.from_plain(state.get("preprocessor"))
     sizes = preprocessor.sizes()
     try:
-        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's configuration asks for
+        with torch.device("meta"):  # allocates no memory: the sizes in the configuration are untrusted
             build_model(config.model, sizes).load_state_dict(state["model"], assign=True)
         model = build_model(config.model, sizes)
         model.load_state_dict(state["model"])
@@ -89,10 +89,10 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
 def with_ensemble(
     task: Task, trained: TrainedRun, others: list[str], checkpoint: str, device: DeviceConfig
 ) -> tuple[Any, list[str]]:
-    """The model of a run, or one out of it and other runs; and the folders of these.
+    """Return the model of a run, combined with those of `others`, and the folders of the others.
 
     Raises:
-        UserError: another run has another preprocessor, or the task cannot combine models.
+        UserError: another run has different tokenizers, or the task cannot combine models.
     """
     if not others:
         return trained.model, []
@@ -101,8 +101,8 @@ def with_ensemble(
         run = load_trained_run(find_run(other, key="ensemble"), checkpoint, device)
         if _tokenizer_hashes(run.preprocessor) != _tokenizer_hashes(trained.preprocessor):
             raise UserError(
-                f"ensemble: {other} has other tokenizers than {trained.folder.path}; models that decide "
-                "together must share them: train with the same data, tokenizer and split, and another seed."
+                f"ensemble: {other} has other tokenizers than {trained.folder.path}; the models of an "
+                "ensemble must share them: train with the same data, tokenizer and split, and another seed."
             )
         models.append(run.model)
         folders.append(str(run.folder.path))
@@ -114,7 +114,7 @@ def _tokenizer_hashes(preprocessor: Preprocessor) -> dict[str, str]:
 
 
 def parameter_report(model: nn.Module) -> dict[str, int]:
-    """The number of trainable parameters in all, and by part where the model tells."""
+    """Return the number of trainable parameters in total, and by part if the model has `parameter_counts`."""
     total = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     parts: dict[str, int] = {}
     count: Callable[[], dict[str, int]] | None = getattr(model, "parameter_counts", None)

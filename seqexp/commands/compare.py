@@ -1,4 +1,4 @@
-"""`seqexp compare`: a table and pictures of several runs."""
+"""`seqexp compare`: a table and figures of several runs."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,8 @@ from seqexp.files import user_path
 if TYPE_CHECKING:
     from seqexp.reports.frame import Comparison
 
-DESCRIPTION = """Runs side by side: the settings in which they differ, and what they reached at their best
-checkpoint; mean ± standard deviation over seeds, the best in bold. Pictures go to <sweep>/compare/.
+DESCRIPTION = """Compare runs: the settings in which they differ, and the metrics of their best checkpoints;
+mean ± standard deviation over seeds, the best in bold. Pictures go to <sweep>/compare/.
 
   seqexp compare outputs/sweeps/length
   seqexp compare outputs/sweeps/length --x data.seq_len --hue model.name --y val/accuracy
@@ -22,12 +22,12 @@ checkpoint; mean ± standard deviation over seeds, the best in bold. Pictures go
 OPTIONS = ["--x", "--y", "--hue", "--by", "--format", "--json", "--figures", "--no-figures", "--help"]
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = Parser("seqexp compare", DESCRIPTION)
     parser.add_argument(
         "targets", nargs="*", default=["latest"], metavar="RUN|SWEEP", help="folders, or latest"
     )
-    parser.add_argument("--y", nargs="+", metavar="METRIC", help="what is compared; all of the validation")
+    parser.add_argument("--y", nargs="+", metavar="METRIC", help="the metrics; else all of the validation")
     parser.add_argument("--x", metavar="SETTING", help="the axis of a picture; else the first that differs")
     parser.add_argument(
         "--hue", nargs="+", metavar="SETTING", help="the lines of the pictures; else the others"
@@ -35,9 +35,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--by", nargs="+", metavar="SETTING", help="further columns of the table")
     parser.add_argument("--format", default="table", help="table, csv, markdown, latex or json (stdout)")
     parser.add_argument("--json", action="store_const", const="json", dest="format")
-    parser.add_argument("--figures", metavar="FOLDER", help="where the pictures go")
-    parser.add_argument("--no-figures", action="store_true", help="the table alone")
-    options = parser.parse_args(words)
+    parser.add_argument("--figures", metavar="FOLDER", help="the folder of the pictures")
+    parser.add_argument("--no-figures", action="store_true", help="print only the table")
+    options = parser.parse_args(arguments)
 
     from seqexp.reports.figures import comparison_figures, save_for_paper
     from seqexp.reports.frame import compare, gather
@@ -56,7 +56,7 @@ def main(words: list[str]) -> None:
         console.print(as_rich(comparison, " ".join(options.targets)))
     else:
         print(as_text(comparison, options.format))
-    _say_what_is_missing(comparison)
+    _print_skipped(comparison)
     if not options.no_figures:
         folder = user_path(options.figures) if options.figures else _folder(comparison)
         figures = comparison_figures(comparison, options.x, options.hue)
@@ -66,17 +66,17 @@ def main(words: list[str]) -> None:
         print(f"pictures: {names} (and .svg) in {folder}", file=sys.stderr)
 
 
-def _say_what_is_missing(comparison: "Comparison") -> None:
+def _print_skipped(comparison: "Comparison") -> None:
     states: dict[str, int] = {}
-    for run in comparison.left_out:
+    for run in comparison.skipped:
         states[run.status] = states.get(run.status, 0) + 1
     if states:
-        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        print(f"left out: {told} (of {len(comparison.runs)} runs)", file=sys.stderr)
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        print(f"skipped: {counts} (of {len(comparison.runs)} runs)", file=sys.stderr)
 
 
 def _folder(comparison: "Comparison") -> Path:
-    """``compare/`` in the sweep that all runs are of, else in ``outputs/``."""
+    """Return ``compare/`` in the sweep that contains all runs, else in ``outputs/``."""
     from seqexp.tracking.run_folder import OUTPUTS
 
     return (comparison.sweep.path if comparison.sweep else OUTPUTS) / "compare"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Notes that are printed; all are in result.json.
+# Limit for printed notes; result.json has all of them.
 MOST_NOTES = 10
 
 
@@ -31,14 +31,20 @@ def main() -> None:
 
 
 def run_name(run: str) -> str:
-    """The name of an existing run, for the folder of what is made from it."""
+    """Return the name of an existing run, for the folder of its evaluation or generation."""
     from seqexp.tracking.run_folder import find_run
 
     return find_run(run).read_config().name
 
 
 def evaluate(config: EvalConfig) -> dict[str, float]:
-    """Judge the run, print a table (or JSON where stdout is no terminal), write result.json."""
+    """Evaluate the run, print a table (JSON if stdout is not a terminal), write ``result.json``.
+
+    Returns the values of the metrics by name, such as ``val/loss``.
+
+    Raises:
+        UserError: the run, the checkpoint or the split is missing, or the data does not fit the run.
+    """
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner
     from seqexp.tasks.base import EvalOptions, Evaluation, Row
@@ -59,7 +65,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     if not views:
         raise UserError(f"nothing is left to judge: {'; '.join(skipped)}.")
     check_exams(config.exams, trained.config.task)
-    # Before anything slow: a file of pairs may be malformed.
+    # Read the exams before the slow work: a file of pairs may be malformed.
     exam_runner = ExamRunner(config.exams, data, config.seed) if config.exams.wanted else None
     model, ensemble = with_ensemble(task, trained, config.ensemble, config.checkpoint, config.device)
     scores = task.scores(model, data, split) if config.score else None
@@ -131,7 +137,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
 
 
 def _split(wanted: str | None, data: Any) -> str:
-    """The split to judge.
+    """Return the split to evaluate.
 
     Raises:
         UserError: the data has no such split.
@@ -143,7 +149,7 @@ def _split(wanted: str | None, data: Any) -> str:
 
 @contextmanager
 def _recorded(folder: "RunFolder") -> Iterator[None]:
-    """Log to the folder, and keep its status true."""
+    """Log to the folder, and write its status before and after the evaluation."""
     handler = folder.log_to_file("eval")
     folder.write_status("running")
     try:
@@ -159,7 +165,7 @@ def _recorded(folder: "RunFolder") -> Iterator[None]:
 
 
 def _print_scores(scores: Iterator[dict[str, Any]], folder: "RunFolder") -> None:
-    """Print, and keep in ``scores.jsonl``, the log-probability of each given answer, in the order given."""
+    """Print the log-probability of each given answer in order, and write them to ``scores.jsonl``."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores)
     (folder.path / "scores.jsonl").write_text(lines, encoding="utf-8")
     sys.stdout.write(lines)
@@ -170,7 +176,7 @@ def _plain_row(row: "Row") -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any], tables: "list[Table]") -> None:
-    """A table for people, JSON for programs."""
+    """Print notes and a table, or JSON if stdout is not a terminal."""
     if result["stand_in"]:
         log.warning("NOTE: %s", result["stand_in"])
     _say([*result["skipped"], *result["notes"]])
@@ -207,7 +213,7 @@ def _label(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metric_table(result: dict[str, Any]) -> Any:
-    """One row a metric."""
+    """Return a table with one row per metric."""
     from rich.table import Table
     from rich.text import Text
 
@@ -223,7 +229,7 @@ def _metric_table(result: dict[str, Any]) -> Any:
 
 
 def _row_table(result: dict[str, Any]) -> Any:
-    """One row a view, such as a length."""
+    """Return a table with one row per view, such as a length."""
     from rich.table import Table
     from rich.text import Text
 
@@ -254,7 +260,7 @@ def _rich_table(table: "Table") -> Any:
 
 
 def _number(value: float) -> str:
-    """Four decimals, or where these say nothing, four digits."""
+    """Format with four decimals, or with four digits below 0.001."""
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3e}"
 
 

@@ -1,4 +1,4 @@
-"""`seqexp generate`: what a run makes of a prompt, a sentence, the lines of a file, or what is typed."""
+"""`seqexp generate`: predictions of a run for a prompt, a sentence, the lines of a file, or typed lines."""
 
 import json
 import sys
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from seqexp.tasks.base import Prediction, PredictOptions, Task
     from seqexp.tracking.run_folder import RunFolder
 
-# Notes that are printed one by one; the rest are counted, and all are in predictions.jsonl.
+# Limit for printed notes; further ones are counted, and predictions.jsonl has all of them.
 MOST_NOTES = 10
-# Pictures of predictions beside the one that attention= asks for.
+# Limit for figures of predictions, besides those that attention= requests.
 MOST_PICTURES = 10
 
 
@@ -31,7 +31,13 @@ def main() -> None:
 
 
 def generate(config: GenerateConfig) -> list[str]:
-    """Predict, print (streamed where one text grows on a terminal), and keep everything in a run folder."""
+    """Predict, print, and record the predictions in a run folder; return the texts.
+
+    A single text is streamed if stdout is a terminal.
+
+    Raises:
+        UserError: the run, the checkpoint or the input is missing, or an option does not fit the task.
+    """
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.tasks.base import PredictOptions
     from seqexp.tracking.run_folder import RunFolder, find_run
@@ -39,7 +45,7 @@ def generate(config: GenerateConfig) -> list[str]:
     check_outputs(config)
     folder = find_run(config.run)
     task = build_task(folder.read_config().task)
-    # Read before the model is loaded: a file that is not there is said at once.
+    # Read the input before the model is loaded, so that a missing file is reported at once.
     lines = read_inputs(config, task)
     trained = load_trained_run(folder, config.checkpoint, config.device)
     unused = unused_generation(config.generation, trained.config.task)
@@ -72,10 +78,10 @@ def generate(config: GenerateConfig) -> list[str]:
 def _conversation(
     task: "Task", model: Any, trained: "TrainedRun", options: "PredictOptions"
 ) -> "Iterator[Prediction]":
-    """Ask for lines on a terminal until the end of input."""
+    """Read lines from a terminal until the end of input, and yield their predictions."""
     from dataclasses import replace
 
-    print("one input a line; Ctrl-D ends", file=sys.stderr)
+    print("type one input per line; Ctrl-D ends", file=sys.stderr)
     for number, text in enumerate(typed_lines()):
         for prediction in task.predict(model, trained.preprocessor, [text], options):
             values = {**prediction.values, **({"line": number + 1} if "line" in prediction.values else {})}
@@ -118,7 +124,7 @@ def _recorded(
 
 
 class _Writer:
-    """Prints predictions in the order of their inputs, or writes them to `output`; keeps a record."""
+    """Print predictions in the order of their inputs, or write them to `output`, and record them."""
 
     def __init__(
         self,
@@ -134,18 +140,18 @@ class _Writer:
         self.notes: list[tuple[int, str]] = []
         self.pictures = 0
         one = lines is not None and len(lines) == 1 and config.generation.num_samples == 1
-        # Text that grows is shown as it grows.
+        # Print a single text token by token.
         self.streams = one and config.output is None and sys.stdout.isatty()
         self.talks = lines is None
 
     def texts(self) -> list[str]:
-        """The answers: of one input all of them, of several inputs the best of each."""
+        """Return all answers to a single input, or the best answer to each of several inputs."""
         if len(self.answers) == 1:
             return list(next(iter(self.answers.values())))
         return [self.answers[index][0] for index in sorted(self.answers)]
 
     def work(self, predictions: "Iterator[Prediction]") -> None:
-        """Take every prediction; on an interruption keep what there is."""
+        """Consume all predictions; on an interruption record the unfinished one."""
         from tqdm import tqdm
 
         total = len(self.lines) if self.lines is not None and self.task.reads_lines else None
@@ -173,7 +179,7 @@ class _Writer:
                     self._keep(latest, file)
                 print(f"what was generated is in {self.folder.path}", file=sys.stderr)
                 raise
-        self._say_notes()
+        self._print_notes()
         if not self.streams and not self.talks:
             text = "".join(f"{self.products[index]}\n" for index in sorted(self.products))
             hand_out(text, self.config.output, self.folder.path)
@@ -192,7 +198,7 @@ class _Writer:
         self._draw(prediction)
 
     def _keep(self, prediction: "Prediction", file: Any) -> dict[str, Any]:
-        """Write a prediction into the folder; of a whole document each text is a file too."""
+        """Record a prediction in the folder; texts of a task without lines become files as well."""
         own = self.lines[prediction.index].note if self.lines is not None else None
         note = "; ".join(part for part in (own, prediction.note) if part)
         row = {**(prediction.values or {"texts": list(prediction.texts)}), **({"note": note} if note else {})}
@@ -208,7 +214,7 @@ class _Writer:
                 target.write_text(text, encoding="utf-8")
         return row
 
-    def _say_notes(self) -> None:
+    def _print_notes(self) -> None:
         for number, note in sorted(self.notes)[:MOST_NOTES]:
             print(f"line {number}: {note}", file=sys.stderr)
         if len(self.notes) > MOST_NOTES:
@@ -216,7 +222,7 @@ class _Writer:
             print(f"{more} more lines with notes: {file}", file=sys.stderr)
 
     def _draw(self, prediction: "Prediction") -> None:
-        """The pictures of a prediction: attention to the file named, others into the folder."""
+        """Save the figures of a prediction: attention to the given file, others to the folder."""
         from seqexp.tracking.plots import save
 
         for name, draw in prediction.figures.items():

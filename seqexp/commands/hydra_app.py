@@ -1,4 +1,4 @@
-"""The glue between a command and Hydra: compose, check, call; Hydra's errors in one short line."""
+"""Run a command through Hydra: compose, check and call it; convert Hydra's errors to one short line."""
 
 import contextlib
 import io
@@ -37,12 +37,12 @@ from seqexp.errors import UserError
 from seqexp.quoting import is_quoted, unquote
 from seqexp.sweeps.job import SweepJob
 from seqexp.sweeps.plugins import register_sweepers
-from seqexp.tracking.run_folder import remember_typed_words
+from seqexp.tracking.run_folder import remember_command_line
 from seqexp.training.interrupt import interruptible
 
 
 class SeqexpSearchPath(SearchPathPlugin):
-    """`$SEQEXP_CONF` before the project's files, those of installed plugins after them."""
+    """Search `$SEQEXP_CONF` before the project's files, and installed plugins after them."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         folder = user_conf_dir()
@@ -57,11 +57,11 @@ def run_app(
 ) -> None:
     """Compose the configuration of `command` from ``sys.argv`` and call `work` with its checked dataclass.
 
-    In a sweep `work` is also told which job it is. `run_name` answers ``${run_name:...}`` in the YAML: the
-    name of an existing run.
+    In a sweep `work` also receives the job, else None. `run_name` resolves ``${run_name:...}`` in the YAML to
+    the name of an existing run.
 
     Raises:
-        UserError: anything wrong with the words typed or the files named.
+        UserError: an override is invalid, or a file is missing or invalid.
     """
     register_schemas()
     Plugins.instance().register(SeqexpSearchPath)
@@ -71,10 +71,11 @@ def run_app(
     if folder:
         print(f"options in {folder} (SEQEXP_CONF) come before seqexp's own", file=sys.stderr)
 
-    # Let Hydra raise instead of printing: the door prints, unless the user asked for the whole story.
+    # Let Hydra raise instead of printing: the command line prints a short error, unless the user asked for
+    # the full one.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # What a single job raised, kept here rather than raised into Hydra, which would print it in its own way.
+    # Exception of a single job, raised after Hydra has returned, because Hydra would print it in its own way.
     failure: Exception | None = None
 
     def checked(cfg: DictConfig, sweep_job: SweepJob | None = None) -> Any:
@@ -99,11 +100,11 @@ def run_app(
             failure = error
             return None
 
-    # Hydra takes the job's name, which --help prints, from the function.
+    # Hydra takes the job's name, which --help prints, from the function's module.
     job.__module__ = command
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)
     try:
-        remember_typed_words()
+        remember_command_line()
         if {"-m", "--multirun"} & set(sys.argv):
             sys.argv = [sys.argv[0], *_for_each_job(sys.argv[1:])]
         with _without_base_names(), interruptible():
@@ -111,7 +112,7 @@ def run_app(
         end_sweep(command)
     except KeyboardInterrupt:
         if Call.current:
-            print(f"to go on: the same line, with sweep.name={Call.current.sweep.name}", file=sys.stderr)
+            print(f"to resume: the same line, with sweep.name={Call.current.sweep.name}", file=sys.stderr)
         raise
     except (HydraException, OmegaConfBaseException) as error:
         if full_error:
@@ -130,33 +131,33 @@ def run_app(
         raise failure
 
 
-def _for_each_job(words: list[str]) -> list[str]:
-    """In a sweep, settings such as ``model.hidden_size=64`` as sweeps over one value.
+def _for_each_job(overrides: list[str]) -> list[str]:
+    """Turn settings such as ``model.hidden_size=64`` into sweeps over one value.
 
-    Hydra composes once without what is swept over, to set up the sweep. There ``-m model=rnn,lstm
-    model.hidden_size=64`` would meet the default model, which has no such setting.
+    To set up a sweep, Hydra composes once without the swept overrides. Of ``-m model=rnn,lstm
+    model.hidden_size=64`` that would leave the default model, which has no such setting.
     """
     parser = OverridesParser.create()
     changed = []
-    for word in words:
-        key, _, value = word.partition("=")
+    for override in overrides:
+        key, _, value = override.partition("=")
         if key.lstrip("+") == "sweep.name":
             check_sweep_name(unquote(value) if is_quoted(value) else value)
         if value.startswith("glob("):
-            word = _expanded(key, parser.parse_override(word))
+            override = _expanded(key, parser.parse_override(override))
         setting = re.fullmatch(r"[a-z_]+\.[\w.]+", key) and not key.startswith(("hydra.", "sweep."))
-        # Hydra's choice() takes every kind of value but null.
-        if setting and value != "null" and not parser.parse_override(word).is_sweep_override():
-            word = f"{key}=choice({value})"
-        changed.append(word)
+        # Hydra's choice() accepts every kind of value except null.
+        if setting and value != "null" and not parser.parse_override(override).is_sweep_override():
+            override = f"{key}=choice({value})"
+        changed.append(override)
     return changed
 
 
 def _expanded(group: str, override: Override) -> str:
-    """``experiment=glob(nmt/luong/*)`` with the options it names; Hydra's own glob knows no folders.
+    """Expand ``experiment=glob(nmt/luong/*)`` to the matching options; Hydra's glob does not match folders.
 
     Raises:
-        UserError: it names none.
+        UserError: no option matches.
     """
     names = option_names(group)
     pattern = override.value()
@@ -170,7 +171,7 @@ def _expanded(group: str, override: Override) -> str:
 
 @contextlib.contextmanager
 def _without_base_names() -> Any:
-    """Leave the schemas (base_*) out of what --help and tab completion list."""
+    """Remove the schemas (base_*) from the output of --help and tab completion."""
     if not {"--help", "-h", "-sc", "--shell-completion"} & set(sys.argv):
         yield
         return

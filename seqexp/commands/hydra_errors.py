@@ -18,7 +18,7 @@ from seqexp.errors import RunFailedError, UserError, suggest
 
 
 def short_error(error: BaseException) -> UserError:
-    """Hydra's or OmegaConf's error as one message: what was given, what is allowed, what to do."""
+    """Convert an error of Hydra or OmegaConf to one message: what was given, what is allowed, what to do."""
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, UserError):
@@ -55,7 +55,7 @@ def short_error(error: BaseException) -> UserError:
         wanted = {"bool": "true or false", "int": "a whole number"}.get(found[3], found[3])
         return UserError(f"{found[1]}={found[2]} is not {wanted}.")
     if "does not support sweep type" in text:
-        return UserError("a grid needs values to go through; for interval(…) search with sweep=optuna.")
+        return UserError("a grid needs discrete values; for interval(…) search with sweep=optuna.")
     found = re.search(r"Interpolation key '([^']+)' not found", text + inner)
     if found:
         return UserError(
@@ -67,23 +67,23 @@ def short_error(error: BaseException) -> UserError:
         key = re.search(r"full_key: (\S+)", text + inner)
         return _unknown_key(key[1] if key else found[1], inner or text)
     lines = [line.strip() for line in (text + "\n" + inner).splitlines() if line.strip()]
-    said = " ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
-    return UserError(said[:400])
+    message = " ".join(line for line in lines if not line.startswith(("full_key", "object_type")))
+    return UserError(message[:400])
 
 
-def option_names(folder: str) -> list[str]:
-    """The options of a group such as ``model``, over all places where options are found."""
-    places = [user_conf_dir(), conf_dir(), *map(Path, registry.CONF_DIRS)]
-    for i, word in enumerate(sys.argv):
-        if word in ("--config-dir", "-cd") and i + 1 < len(sys.argv):
-            places.append(Path(sys.argv[i + 1]))
-        elif word.startswith("--config-dir="):
-            places.append(Path(word.partition("=")[2]))
+def option_names(group: str) -> list[str]:
+    """Return the options of a group such as ``model`` in all configuration folders."""
+    folders = [user_conf_dir(), conf_dir(), *map(Path, registry.CONF_DIRS)]
+    for i, argument in enumerate(sys.argv):
+        if argument in ("--config-dir", "-cd") and i + 1 < len(sys.argv):
+            folders.append(Path(sys.argv[i + 1]))
+        elif argument.startswith("--config-dir="):
+            folders.append(Path(argument.partition("=")[2]))
     names = {
-        str(file.relative_to(place / folder).with_suffix(""))
-        for place in places
-        if place
-        for file in (place / folder).glob("**/*.yaml")
+        str(file.relative_to(folder / group).with_suffix(""))
+        for folder in folders
+        if folder
+        for file in (folder / group).glob("**/*.yaml")
     }
     return sorted(names)
 
@@ -98,31 +98,32 @@ def _unknown_option(path: str, text: str) -> UserError:
 
 
 def near_options(option: str, names: list[str]) -> list[str]:
-    """The options in the folder that was named; else all, each folder as one."""
+    """Return the options in the folder of `option`; without such a folder all, with each folder as one."""
     folder = option.rpartition("/")[0]
     same = [name for name in names if folder and name.startswith(f"{folder}/")]
     return same or list(dict.fromkeys(re.sub(r"/.*", "/…", name) for name in names))
 
 
 def is_of_hydra(error: BaseException) -> bool:
-    """Whether it was raised inside Hydra, which answers some odd words with a bare Python error."""
+    """Return whether Hydra raised it; some malformed overrides cause a plain Python error there."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__")).partition(".")[0] in ("hydra", "omegaconf")
 
 
 def bare_error(error: BaseException) -> UserError:
-    """The message for an error that `is_of_hydra`: `model=3`, `model=null`, `hydra.verbose=3`."""
-    for word in sys.argv[1:]:
-        group, equals, option = word.lstrip("+~").partition("=")
+    """Return the message for an error that `is_of_hydra`: `model=3`, `model=null`, `hydra.verbose=3`."""
+    for override in sys.argv[1:]:
+        group, equals, option = override.lstrip("+~").partition("=")
         names = option_names(group) if re.fullmatch(r"[\w/]+", group) else []
         if equals and names and option not in names:
-            return UserError(f"{word} is not known; there are {', '.join(names)}.")
-    odd = [word for word in sys.argv[1:] if word.lstrip("+~").startswith("hydra")]
-    if odd:
-        return UserError(f"Hydra cannot work with {' '.join(odd)[:200]}; leave it out.")
-    told = f"{type(error).__name__} {error}".splitlines()[0][:200]
+            return UserError(f"{override} is not known; there are {', '.join(names)}.")
+    of_hydra = [override for override in sys.argv[1:] if override.lstrip("+~").startswith("hydra")]
+    if of_hydra:
+        return UserError(f"Hydra cannot use {' '.join(of_hydra)[:200]}; leave it out.")
+    reason = f"{type(error).__name__} {error}".splitlines()[0][:200]
     return UserError(
-        f"Hydra cannot compose these words ({told}); a group such as model= needs the name of an option."
+        f"Hydra cannot compose these overrides ({reason}); a group such as model= needs the name of an "
+        "option."
     )
 
 
@@ -133,7 +134,7 @@ NO_MEMORY = re.compile(
 
 
 def out_of_memory(error: BaseException) -> RunFailedError | None:
-    """The message for what NumPy and PyTorch raise when something is too large; None for other errors."""
+    """Return the message for an out-of-memory error of NumPy or PyTorch; None for other errors."""
     if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
         return None
     return RunFailedError(
@@ -143,7 +144,7 @@ def out_of_memory(error: BaseException) -> RunFailedError | None:
 
 
 def _unknown_key(key: str, text: str) -> UserError:
-    """List the keys of the dataclass that refused this one; OmegaConf's message names the class."""
+    """List the keys of the dataclass that rejected this key; OmegaConf's message names the class."""
     parent, _, leaf = key.rpartition(".")
     owner = re.search(r"object_type=(\w+)", text)
     known = _field_names(owner[1]) if owner else []

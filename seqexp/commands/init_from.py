@@ -1,4 +1,4 @@
-"""`seqexp train init_from=…`: a new run that begins with the weights of another."""
+"""`seqexp train init_from=…`: start a new run with the weights of another."""
 
 import logging
 import re
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Groups whose settings come from the other run unless they are typed.
+# Groups whose settings come from the other run, unless they are overridden.
 INHERITED = ("model", "tokenizer")
-# Names of parameters that are shown; all are in the manifest.
+# Limit for printed parameter names; the manifest has all of them.
 MOST_SHOWN = 6
 
 
 def find_source(value: str) -> "tuple[RunFolder, str]":
-    """The run that `init_from` names, and which checkpoint: of a folder the best or, without one, the last.
+    """Return the run and the checkpoint that `init_from` names; for a folder the best, else the last one.
 
     Raises:
-        UserError: there is no such run, or the file is not a checkpoint of one.
+        UserError: there is no such run, or the file is not a checkpoint of a run.
     """
     from seqexp.tracking.run_folder import RunFolder, find_run
 
@@ -50,20 +50,20 @@ def find_source(value: str) -> "tuple[RunFolder, str]":
     return run, "best" if "best" in Checkpoints(run).index else "last"
 
 
-def type_source_configuration(value: str) -> None:
-    """Put the overrides of the other run's model and tokenizer before those typed."""
+def insert_source_overrides(value: str) -> None:
+    """Insert overrides with the other run's model and tokenizer before those in ``sys.argv``."""
     quoted = value.startswith("'") and value.endswith("'")
     run, checkpoint = find_source(unquote(value) if quoted else value)
     saved = run.read_config()
-    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("init_from=")]
-    chosen = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in typed if "=" in word}
+    typed = [one for one in sys.argv[1:] if not one.lstrip("+").startswith("init_from=")]
+    chosen = {one.partition("=")[0].lstrip("+"): one.partition("=")[2] for one in typed if "=" in one}
     overrides: list[str] = []
     for group in INHERITED:
         settings = getattr(saved, group)
         if group in chosen and chosen[group] != settings.name:
             continue  # another model or tokenizer, with its own settings
-        words = group_overrides(group, settings)
-        overrides += words[1:] if group in chosen else words
+        inherited = group_overrides(group, settings)
+        overrides += inherited[1:] if group in chosen else inherited
     file = run.checkpoints / "index.json"
     source = str(run.path) if checkpoint in ("best", "last") else str(file.with_name(_step_file(checkpoint)))
     sys.argv = [sys.argv[0], *_flags(typed), *overrides, *_overrides(typed), f"init_from={quote(source)}"]
@@ -73,23 +73,23 @@ def _step_file(step: str) -> str:
     return f"step_{int(step):08d}.safetensors"
 
 
-def _flags(words: list[str]) -> list[str]:
-    return words[: _first_override(words)]
+def _flags(arguments: list[str]) -> list[str]:
+    return arguments[: _first_override(arguments)]
 
 
-def _overrides(words: list[str]) -> list[str]:
-    return words[_first_override(words) :]
+def _overrides(arguments: list[str]) -> list[str]:
+    return arguments[_first_override(arguments) :]
 
 
-def _first_override(words: list[str]) -> int:
-    """Flags and what follows them come first (`cli.flags_first`)."""
-    last = max((i for i, word in enumerate(words) if word.startswith("-")), default=-1)
-    return next((i for i, word in enumerate(words) if i > last and "=" in word), len(words))
+def _first_override(arguments: list[str]) -> int:
+    """Return the index of the first override; flags and their values come first (`cli.flags_first`)."""
+    last = max((i for i, one in enumerate(arguments) if one.startswith("-")), default=-1)
+    return next((i for i, one in enumerate(arguments) if i > last and "=" in one), len(arguments))
 
 
 @dataclass
 class Source:
-    """Weights and preprocessor of another run, and where they are from."""
+    """Weights, preprocessor and configuration of another run, at a step."""
 
     run: str
     step: int
@@ -102,7 +102,7 @@ class Source:
         """Read the checkpoint that `init_from` names.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the checkpoint cannot be read.
         """
         from seqexp.data.preprocessor import Preprocessor
         from seqexp.training.checkpoint import Checkpoints
@@ -113,14 +113,14 @@ class Source:
         return cls(str(run.path), int(state["step"]), state["model"], preprocessor, run.read_config())
 
     def preprocessor_for(self, config: TrainConfig) -> "Preprocessor | None":
-        """The preprocessor to take over; None if another tokenizer was typed."""
+        """Return the preprocessor to take over; None if another tokenizer was chosen."""
         return self.preprocessor if config.tokenizer == self.config.tokenizer else None
 
     def initialise(self, model: "nn.Module") -> dict[str, Any]:
-        """Copy the weights of equal name and shape into the model; what was taken, left and newly made.
+        """Copy the weights of equal name and shape into the model; return what was taken, left and new.
 
         Raises:
-            UserError: none fits.
+            UserError: no weight has the name and shape of one of the model's.
         """
         own = model.state_dict()
         fitting = {
@@ -128,7 +128,7 @@ class Source:
         }
         if not fitting:
             raise UserError(
-                f"init_from={self.run}: none of its weights has the name and shape of one of the model's; "
+                f"init_from={self.run}: no weight there has the name and shape of one of the model's; "
                 f"use model={self.config.model.name}, or leave model= out."
             )
         model.load_state_dict({**own, **{name: self.weights[name] for name in fitting}})
@@ -146,9 +146,9 @@ class Source:
             "other_shape": other_shape,
         }
         log.info("weights %s, step %d: %d taken", self.run, self.step, len(fitting))
-        for key, words in (("left", "left there"), ("new", "newly made")):
+        for key, label in (("left", "left there"), ("new", "newly made")):
             if report[key]:
-                log.info("        %d %s: %s", len(report[key]), words, _shown(report[key]))
+                log.info("        %d %s: %s", len(report[key]), label, _shown(report[key]))
         for name, shapes in list(other_shape.items())[:MOST_SHOWN]:
             log.warning("NOTE: %s has another shape (%s) and is newly made", name, shapes)
         return report

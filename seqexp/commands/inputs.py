@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """An input; `note` says what was unusual about it."""
+    """An input; `note` reports a problem, such as bytes that could not be decoded."""
 
     text: str
     note: str | None = None
 
 
 def read_inputs(config: GenerateConfig, task: "Task") -> list[Line] | None:
-    """What was typed, or what a file or a pipe holds: each line an input, or all of it one; None: nothing.
+    """Return the inputs from the command line, a file or a pipe, or None if nothing was given.
+
+    Each line is an input if the task reads lines; otherwise the whole text is one.
 
     Raises:
         UserError: the file cannot be read, or the input was given under the key of another task.
@@ -61,7 +63,7 @@ def _lines(text: "DecodedText", each_line: bool) -> list[Line]:
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines from the terminal. The sign that asks for them is no product: it goes to standard error."""
+    """Yield lines from the terminal. The prompt goes to standard error, which keeps it out of the output."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.buffer.readline()
@@ -72,7 +74,7 @@ def typed_lines() -> Iterator[str]:
 
 
 def _stdin_is_fed() -> bool:
-    """Whether standard input is a pipe or a file, not a terminal or nothing."""
+    """Return whether standard input is a pipe or a file."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Where `seqexp generate` writes: checks before the work, and handing out what was generated."""
+"""The outputs of `seqexp generate`: check the files before generation, and write the text after it."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from seqexp.tracking.plots import FORMATS
 
 
 def check_outputs(config: GenerateConfig) -> None:
-    """Refuse, before the work, outputs that could not be written or would overwrite what is read.
+    """Check that `output` and `attention` can be written, and differ from the input and each other.
 
     Raises:
         UserError: naming the setting and the file.
@@ -28,7 +28,7 @@ def check_outputs(config: GenerateConfig) -> None:
         raise UserError(f"output= and attention= both name {files['output']}; name two files.")
     if "attention" in files and files["attention"].suffix.lower().lstrip(".") not in FORMATS:
         raise UserError(
-            f"attention={files['attention']} is not a kind of picture; let the name end in "
+            f"attention={files['attention']} is not the name of a picture; let it end in "
             f"{' or '.join(f'.{kind}' for kind in FORMATS)}."
         )
 
@@ -43,7 +43,7 @@ def _check_writable(key: str, path: Path) -> None:
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Whether two names are one file, also through links; devices such as /dev/null do not count."""
+    """Return whether two names are one regular file, also through links."""
     if one.is_file() and other.is_file():
         return one.samefile(other)
     return not one.exists() and one.resolve() == other.resolve()
@@ -58,11 +58,11 @@ def _is_stdin(path: Path) -> bool:
 
 
 def hand_out(text: str, output: str | None, folder: Path) -> None:
-    """Write what was generated to the file `output`, or else to standard output.
+    """Write the generated text to the file `output`, or to standard output if it is None.
 
     Raises:
-        RunFailedError: it cannot be written, for instance because the disk is full; the message names the
-            run's `folder`, which keeps the text.
+        RunFailedError: the text cannot be written, for instance because the disk is full; the message names
+            the run's `folder`, which has the text.
     """
     try:
         if output:

@@ -1,4 +1,4 @@
-"""The pictures of a finished run."""
+"""The figures of a finished run."""
 
 import logging
 import traceback
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def try_to_draw(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
-    """The pictures; the run is finished, and stays so whatever happens here."""
+    """Draw the figures; log failures and interruptions, because the run itself is finished."""
     try:
         draw_run(run, config, trainer, metrics)
     except KeyboardInterrupt:
@@ -25,7 +25,7 @@ def try_to_draw(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metri
 
 
 def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
-    """The pictures of a finished run, in its ``plots/`` and in TensorBoard; of its best checkpoint."""
+    """Draw the figures of a finished run at its best checkpoint, into ``plots/`` and TensorBoard."""
     from seqexp.tasks.views import evaluate_views
     from seqexp.tracking import plots
     from seqexp.tracking.run_folder import read_metrics

@@ -1,4 +1,4 @@
-"""Commands with plain arguments (runs, compare, report): their parser, and the shell's completion of them."""
+"""Parser and shell completion of the commands with plain arguments (runs, compare, report)."""
 
 import argparse
 import glob
@@ -8,7 +8,7 @@ from seqexp.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes become the short errors of all commands."""
+    """An argument parser whose errors are UserErrors."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -20,9 +20,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help.")
 
 
-def completions(begun: str, options: list[str], words: list[str]) -> list[str]:
-    """What may stand where `begun` does: an option, a word of the command, or a folder."""
-    if begun.startswith("-"):
-        return [option for option in options if option.startswith(begun)]
-    folders = [f"{folder}/".replace("//", "/") for folder in glob.glob(f"{glob.escape(begun)}*/")]
-    return [word for word in ["latest", *words] if word.startswith(begun)] + folders
+def completions(prefix: str, options: list[str], actions: list[str]) -> list[str]:
+    """Return the completions of `prefix`: options, actions of the command, ``latest``, or folders."""
+    if prefix.startswith("-"):
+        return [option for option in options if option.startswith(prefix)]
+    folders = [f"{folder}/".replace("//", "/") for folder in glob.glob(f"{glob.escape(prefix)}*/")]
+    return [name for name in ["latest", *actions] if name.startswith(prefix)] + folders

@@ -1,4 +1,4 @@
-"""`seqexp report`: one page about a run or a sweep, to read, print, or hand in."""
+"""`seqexp report`: a report about a run or a sweep, to read, print, or hand in."""
 
 import sys
 
@@ -7,8 +7,8 @@ from seqexp.errors import UserError
 from seqexp.files import user_path
 from seqexp.tracking.catalog import find
 
-DESCRIPTION = """A page about a run or a sweep: how to run it again, corpus, settings, curves, samples,
-evaluations, comparison, failures, environment. One HTML file that needs no other, and the same as Markdown.
+DESCRIPTION = """Write a report about a run or a sweep: how to run it again, corpus, settings, curves,
+samples, evaluations, comparison, failures, environment. One self-contained HTML file, and a Markdown file.
 
   seqexp report latest
   seqexp report outputs/sweeps/length
@@ -17,19 +17,21 @@ evaluations, comparison, failures, environment. One HTML file that needs no othe
 OPTIONS = ["--output", "--json", "--help"]
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = Parser("seqexp report", DESCRIPTION)
     parser.add_argument("target", metavar="RUN|SWEEP", help="a folder, or latest")
     parser.add_argument(
         "--output", metavar="FILE", help="ends in .html or .md; else report.html and report.md there"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print what the page holds as JSON, and write nothing"
+        "--json", action="store_true", help="print the content of the report as JSON, and write no file"
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     (entry,) = find(options.target)
     if entry.kind not in ("train", "sweep"):
-        raise UserError(f"{options.target} is of `seqexp {entry.kind}`; name the training run or the sweep.")
+        raise UserError(
+            f"{options.target} is from `seqexp {entry.kind}`; name the training run or the sweep."
+        )
 
     from seqexp.reports.report import as_json, write_report
 

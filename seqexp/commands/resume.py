@@ -1,4 +1,4 @@
-"""A run that goes on: its own configuration under the overrides typed, and its last checkpoint."""
+"""Resume a run: its saved configuration with the overrides typed, and its last checkpoint."""
 
 import logging
 import re
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What may be changed when a run goes on: how long, how fast, what is shown. The rest decides what the
-# numbers mean.
+# Settings that may be changed when a run is resumed: length, speed and what is shown. Changing other settings
+# would make the results incomparable.
 RESUMABLE = (
     "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "exams.", "data.path",
     "data.source_path", "data.target_path", "data.val_", "data.test_",
@@ -27,42 +27,48 @@ RESUMABLE = (
 FIXED = ("trainer.freeze", "trainer.ema_decay", "optimizer.lr_scale")
 
 
-def type_saved_configuration(resume: str) -> None:
-    """Put the words of the run's own configuration before the ones typed."""
+def insert_saved_overrides(resume: str) -> None:
+    """Insert overrides with the run's saved configuration before those in ``sys.argv``.
+
+    Raises:
+        UserError: there is no such run, or an override cannot be changed when a run is resumed.
+    """
     from seqexp.tracking.run_folder import find_run
 
     if {"-m", "--multirun"} & set(sys.argv):
-        raise UserError("resume= goes on with one run; it cannot be used with -m.")
+        raise UserError("resume= is for one run; it cannot be used with -m.")
     quoted = resume.startswith("'") and resume.endswith("'")
     run = find_run(unquote(resume) if quoted else resume, key="resume")
     saved = run.read_config()
-    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
-    groups = {word.partition("=")[0] for word in typed}
-    for word in typed:
-        key = word.partition("=")[0].lstrip("+")
+    typed = [one for one in sys.argv[1:] if not one.lstrip("+").startswith("resume=")]
+    groups = {override.partition("=")[0] for override in typed}
+    for override in typed:
+        key = override.partition("=")[0].lstrip("+")
         resumable = key.startswith(RESUMABLE) and not key.startswith(FIXED)
-        if "=" in word and not resumable and key not in ("device", "exams"):
+        if "=" in override and not resumable and key not in ("device", "exams"):
             raise UserError(
-                f"{word} cannot be changed when a run goes on; settings such as trainer.max_steps= and "
-                "optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
+                f"{override} cannot be changed when a run is resumed; settings such as trainer.max_steps= "
+                "and optimizer.lr= can, and those of scheduler and device. Start a new run for the rest."
             )
-    words = []
+    inserted = []
     for spec in fields(TrainConfig):
         value = getattr(saved, spec.name)
         if spec.name in ("resume", "init_from", "sweep") or spec.name in groups:
             continue
-        words += group_overrides(spec.name, value) if is_dataclass(value) else [_word(spec.name, value)]
-    sys.argv = [sys.argv[0], *words, *typed, f"resume={quote(str(run.path))}"]
+        inserted += (
+            group_overrides(spec.name, value) if is_dataclass(value) else [_override(spec.name, value)]
+        )
+    sys.argv = [sys.argv[0], *inserted, *typed, f"resume={quote(str(run.path))}"]
 
 
 def group_overrides(group: str, settings: Any) -> list[str]:
-    """Overrides that choose a group's option, where it has some, and give each of its settings."""
+    """Return overrides that choose the option of a group (if it has options) and set all its settings."""
     chosen = [f"{group}=base_{settings.name}"] if group in registry.ENTRIES else []
-    return [*chosen, *(_word(f"{group}.{key}", value) for key, value in to_plain(settings).items())]
+    return [*chosen, *(_override(f"{group}.{key}", value) for key, value in to_plain(settings).items())]
 
 
-def _word(key: str, value: Any) -> str:
-    """An override that gives exactly this value back."""
+def _override(key: str, value: Any) -> str:
+    """Return an override that sets exactly this value."""
     if isinstance(value, str):
         return f"{key}={quote(value)}"
     if value is None:
@@ -82,10 +88,10 @@ def _escape(name: str) -> str:
 
 
 def find_unfinished(config: TrainConfig) -> "RunFolder | None":
-    """The newest run of this name and configuration that was interrupted or killed; for ``resume=auto``.
+    """Return the newest interrupted or killed run of this name and configuration, for ``resume=auto``.
 
     Raises:
-        UserError: one such is running.
+        UserError: such a run is running.
     """
     from seqexp.tracking.run_folder import OUTPUTS, RunFolder
 
@@ -103,8 +109,8 @@ def find_unfinished(config: TrainConfig) -> "RunFolder | None":
     return max(found, key=lambda run: str(run.read_status().get("started", "")), default=None)
 
 
-def say_changes(saved: TrainConfig, config: TrainConfig) -> None:
-    """Tell which settings are other ones than before, and how the learning rate goes on."""
+def log_changes(saved: TrainConfig, config: TrainConfig) -> None:
+    """Log which settings were changed, and how the learning rate continues."""
     before, now = flatten(to_plain(saved)), flatten(to_plain(config))
     changed = [
         f"{key} {before[key]} → {now[key]}" for key in now
@@ -113,37 +119,37 @@ def say_changes(saved: TrainConfig, config: TrainConfig) -> None:
     if not changed:
         return
     log.info("changed %s", "; ".join(changed))
-    if any(word.startswith(("trainer.max_", "scheduler.", "optimizer.lr")) for word in changed):
+    if any(change.startswith(("trainer.max_", "scheduler.", "optimizer.lr")) for change in changed):
         log.info(
             "        the learning rate follows the new schedule from here on, as if it had always been so"
         )
 
 
 def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) -> None:
-    """Load the newest whole checkpoint and note in the run's manifest that it went on.
+    """Load the newest intact checkpoint and record the resume in the run's manifest.
 
     Raises:
-        UserError: the corpus is not the one that the run was trained on.
+        UserError: the corpus or the tokenizers differ from those that the run was trained with.
     """
     before = run.manifest()
     was, now = before.get("corpus", {}).get("sha256"), manifest["corpus"]["sha256"]
     if was != now:
         raise UserError(
             f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
-            f"{manifest['corpus']['origin']} has {now[:12]}…. Put the files back, or start a new run."
+            f"{manifest['corpus']['origin']} has {now[:12]}…. Restore the files, or start a new run."
         )
     state = trainer.checkpoints.load_newest()
     if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(
-            "the tokenizers of this run are not the ones that its training split gives now, perhaps because "
+            "the tokenizers of this run differ from those fitted on its training split now, perhaps because "
             "of another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
     saved = run.read_config()
-    # Runs of schema 1 did not keep the name of the metric beside the best value.
+    # Runs of schema 1 did not save the name of the metric with the best value.
     trainer.checkpoints.index.setdefault("monitor", saved.trainer.monitor)
     trainer.monitor_again()
-    say_changes(saved, trainer.config)
+    log_changes(saved, trainer.config)
     keys = ("command_line", "versions", "git_commit", "device", "precision", "threads", "compiled")
     entry = {"step": trainer.step, **{key: manifest[key] for key in keys}}
     before["resumed"] = [*before.get("resumed", []), entry]

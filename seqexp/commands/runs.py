@@ -1,4 +1,4 @@
-"""`seqexp runs`: what there is under ``outputs/``; and ``show``, ``diff``, ``rm``."""
+"""`seqexp runs`: list the runs under ``outputs/``; and ``show``, ``diff``, ``rm``."""
 
 import json
 import shutil
@@ -29,14 +29,14 @@ RUN is a folder, or latest."""
 
 ACTIONS = ("show", "diff", "rm")
 SORTS = ("age", "name", "model", "data", "status", "best", "size")
-# What --where may ask for besides the settings of a run.
+# Keys of --where besides the settings of a run.
 COLUMNS = ("kind", "name", "model", "data", "status")
 OPTIONS = ["--all", "--where", "--sort", "--reverse", "--json", "--yes", "--help"]
 
 
-def main(words: list[str]) -> None:
-    if words and words[0] in ACTIONS:
-        action, rest = words[0], words[1:]
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] in ACTIONS:
+        action, rest = arguments[0], arguments[1:]
         {"show": _show, "diff": _diff, "rm": _remove}[action](rest)
         return
     parser = Parser("seqexp runs", DESCRIPTION)
@@ -45,9 +45,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--sort", choices=SORTS, default="age", help="age, if not given")
     parser.add_argument("--reverse", action="store_true")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(words)
-    conditions = [_condition(word) for word in options.where]
-    # A condition on settings is about runs, which includes those in sweeps.
+    options = parser.parse_args(arguments)
+    conditions = [_condition(text) for text in options.where]
+    # A condition on settings also selects runs in sweeps.
     entries = list_all(with_jobs=options.all or bool(conditions))
     if not options.all:
         entries = [entry for entry in entries if entry.kind in ("train", "sweep")]
@@ -63,10 +63,10 @@ def main(words: list[str]) -> None:
         _print_table(entries)
 
 
-def _condition(word: str) -> Callable[[Entry], bool]:
-    key, equals, wanted = word.partition("=")
+def _condition(text: str) -> Callable[[Entry], bool]:
+    key, equals, wanted = text.partition("=")
     if not equals:
-        raise UserError(f"--where {word}: write KEY=VALUE, such as status=failed or data.seq_len=50.")
+        raise UserError(f"--where {text}: write KEY=VALUE, such as status=failed or data.seq_len=50.")
 
     def holds(entry: Entry) -> bool:
         if key in COLUMNS:
@@ -78,7 +78,7 @@ def _condition(word: str) -> Callable[[Entry], bool]:
 
 
 def _same(value: Any, wanted: str) -> bool:
-    """Whether a setting has the value typed; 1e-3 is 0.001."""
+    """Return whether a setting has the typed value; numbers are compared as numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _value(value).lower() == wanted.lower()
     try:
@@ -89,7 +89,7 @@ def _same(value: Any, wanted: str) -> bool:
 
 def _sorted(entries: list[Entry], by: str) -> list[Entry]:
     if by == "age":
-        return entries  # as they come
+        return entries  # already sorted
     if by == "best":
         return sorted(entries, key=_rank)
     if by == "size":
@@ -98,7 +98,7 @@ def _sorted(entries: list[Entry], by: str) -> list[Entry]:
 
 
 def _rank(entry: Entry) -> tuple[bool, str, float]:
-    """The best of each metric first, what has none last."""
+    """Return a key that sorts by metric, best first; runs without a metric come last."""
     best = entry.best or 0.0
     return entry.best is None, entry.metric, -best if entry.mode == "max" else best
 
@@ -121,13 +121,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def age(started: datetime | None) -> str:
-    """``5 min``, ``3 h``, ``12 d``."""
+    """Format the time since `started` as ``5 min``, ``3 h`` or ``12 d``."""
     if started is None:
         return "—"
     seconds = (datetime.now().astimezone() - started.astimezone()).total_seconds()
-    for limit, unit, word in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / unit:.0f} {word}"
+            return f"{seconds / unit:.0f} {name}"
     return f"{seconds / 86_400:.0f} d"
 
 
@@ -164,7 +164,7 @@ def _print_table(entries: list[Entry]) -> None:
         style = STYLES.get(entry.status, "")
         cells += [f"[{style}]{status}[/{style}]" if style else status]
         table.add_row(*cells, age(entry.started), _cell(best), size(entry.size))
-    # Without a terminal no line is broken: what reads it counts on a line a run.
+    # Without a terminal, break no line: programs expect one line per run.
     console = Console(emoji=False)
     if not console.is_terminal:
         console = Console(width=10_000, emoji=False)
@@ -172,7 +172,7 @@ def _print_table(entries: list[Entry]) -> None:
 
 
 def _cell(value: Any) -> str:
-    """Text for a table: no sign in it steers the terminal or is read as markup."""
+    """Escape text for a table: control characters and markup."""
     from rich.markup import escape
 
     return escape(printable(str(value)))
@@ -182,11 +182,11 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _show(words: list[str]) -> None:
+def _show(arguments: list[str]) -> None:
     parser = Parser("seqexp runs show", "One run or sweep: settings, result, files.")
     parser.add_argument("run", metavar="RUN", help="a folder, or latest")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     (entry,) = find(options.run)
     result = RunFolder(entry.path).result()
     if options.json:
@@ -230,19 +230,17 @@ def _value(value: Any) -> str:
     )
 
 
-def _diff(words: list[str]) -> None:
+def _diff(arguments: list[str]) -> None:
     parser = Parser("seqexp runs diff", "The settings in which two runs differ.")
     parser.add_argument("first", metavar="RUN")
     parser.add_argument("second", metavar="RUN")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     runs = []
     for target in (options.first, options.second):
         (entry,) = find(target)
         if not entry.config:
-            raise UserError(
-                f"{target} has no configuration that can be read (it is {entry.kind}, {entry.status})."
-            )
+            raise UserError(f"{target} has no readable configuration (it is {entry.kind}, {entry.status}).")
         runs.append(entry.config)
     first, second = runs
     keys = [
@@ -273,35 +271,35 @@ def _diff(words: list[str]) -> None:
 _ABSENT = object()
 
 
-def _remove(words: list[str]) -> None:
+def _remove(arguments: list[str]) -> None:
     parser = Parser("seqexp runs rm", "Remove the folders of runs and sweeps, after asking.")
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     entries = {entry.path.resolve(): entry for target in options.runs for entry in find(target)}
-    # What lies in another folder that goes, goes with it.
+    # A folder inside another folder to be removed is removed with it.
     entries = {path: entry for path, entry in entries.items() if not set(path.parents) & set(entries)}
     here = Path.cwd().resolve()
     for path, entry in entries.items():
         if "running" in (entry.status, *entry.jobs):
             raise UserError(f"{entry.path} is running; stop it first. Nothing was removed.")
         if path == here or path in here.parents:
-            raise UserError(f"{entry.path} holds the folder where you stand. Nothing was removed.")
-    if not options.yes and not _agreed(list(entries.values())):
+            raise UserError(f"{entry.path} contains the current folder. Nothing was removed.")
+    if not options.yes and not _confirmed(list(entries.values())):
         print("nothing was removed", file=sys.stderr)
         return
     for entry in entries.values():
         try:
-            # A link is removed, not what it points at.
+            # Remove a link itself, not its target.
             entry.path.unlink() if entry.path.is_symlink() else shutil.rmtree(entry.path)
         except OSError as error:
             raise UserError(f"{error.filename or entry.path} cannot be removed: {error.strerror}.") from error
     print(f"removed {len(entries)} folder{'s' if len(entries) > 1 else ''}", file=sys.stderr)
 
 
-def _agreed(entries: list[Entry]) -> bool:
+def _confirmed(entries: list[Entry]) -> bool:
     if not sys.stdin.isatty():
-        raise UserError("nobody can be asked here; say --yes to remove. Nothing was removed.")
+        raise UserError("without a terminal, rm needs --yes to remove. Nothing was removed.")
     for entry in entries:
         line = f"{_from_here(entry.path)}  ({entry.kind}, {entry.status}, {size(entry.size)})"
         print(printable(line), file=sys.stderr)

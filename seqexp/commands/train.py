@@ -1,4 +1,4 @@
-"""`seqexp train`: from a configuration to a run folder with a trained model."""
+"""`seqexp train`: train a model from a configuration, and write a run folder."""
 
 import contextlib
 import logging
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
 from seqexp.commands.hydra_app import run_app
-from seqexp.commands.init_from import type_source_configuration
+from seqexp.commands.init_from import insert_source_overrides
 from seqexp.commands.pictures import try_to_draw
-from seqexp.commands.resume import find_unfinished, load_last, type_saved_configuration
+from seqexp.commands.resume import find_unfinished, insert_saved_overrides, load_last
 from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
@@ -36,17 +36,20 @@ def main() -> None:
         for key in ("resume", "init_from")
     )
     if resume.strip("'") not in ("", "null", "auto"):
-        type_saved_configuration(resume)
+        insert_saved_overrides(resume)
     elif init_from.strip("'") not in ("", "null"):
-        type_source_configuration(init_from)
+        insert_source_overrides(init_from)
     run_app("train", train, run_name=lambda run: run)
 
 
 def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | str | None":
-    """Train in a folder of its own, in the run's that goes on, or in that of a sweep's job.
+    """Train in a new folder, the folder of a resumed run, or the folder of a sweep's job.
 
-    Returns, in a sweep, the values of the objectives, by default the best of `trainer.monitor`; or
-    ``pruned``; or ``failed``, if there are none; or ``elsewhere``, where another process works on the job.
+    Returns, in a sweep, the values of the objectives (default: the best `trainer.monitor`); or ``pruned``;
+    ``failed`` if a value is missing; or ``elsewhere`` if another process works on the job.
+
+    Raises:
+        UserError: the configuration, the data or the run to resume is invalid.
     """
     from seqexp.tracking.run_folder import RunFolder
 
@@ -55,11 +58,11 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
         todo, run = job.open(config), job.run
         assert run is not None
         if todo == "elsewhere":
-            log.info("job %d is worked on by another process: %s", job.number, run.path)
+            log.info("another process works on job %d: %s", job.number, run.path)
             job.record("elsewhere")
             return "elsewhere"
         if todo == "finished":
-            log.info("job %d is finished already: %s", job.number, run.path)
+            log.info("job %d is already finished: %s", job.number, run.path)
             return _job_result(config, job, run, before=True)
         if todo == "resume":
             config.resume = str(run.path)
@@ -75,14 +78,14 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
     started = time.perf_counter()
     with run.owned():
         if todo == "again":
-            log.info("job %d is tried again (it was %s before)", job.number if job else 0, run.state())
+            log.info("job %d starts again (it was %s before)", job.number if job else 0, run.state())
             run.clear()
-        _train_and_say(run, config, job)
+        _train_with_status(run, config, job)
     return _job_result(config, job, run, seconds=time.perf_counter() - started) if job else None
 
 
-def _train_and_say(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> None:
-    """Train, with the run's status before, during and after in its folder."""
+def _train_with_status(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> None:
+    """Train, and write the run's status before and after."""
     resuming = config.resume is not None
     handler = run.log_to_file("train")
     before = run.read_status()
@@ -94,10 +97,10 @@ def _train_and_say(run: "RunFolder", config: TrainConfig, job: SweepJob | None) 
         raise
     except Exception as error:
         if resuming and isinstance(error, UserError):
-            run.restore_status(before)  # nothing was done to the run
+            run.restore_status(before)  # the run is unchanged
         else:
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-            with contextlib.suppress(OSError):  # the disk may be full, and that the reason
+            with contextlib.suppress(OSError):  # a full disk may be the reason of the failure
                 run.write_status("failed", error=text)
         raise
     finally:
@@ -105,13 +108,13 @@ def _train_and_say(run: "RunFolder", config: TrainConfig, job: SweepJob | None) 
         handler.close()
     if ending == "interrupted":
         run.write_status("interrupted")
-        print(f"interrupted; go on with: seqexp train resume={run.path}", file=sys.stderr)
+        print(f"interrupted; resume with: seqexp train resume={run.path}", file=sys.stderr)
         raise KeyboardInterrupt
     run.write_status("finished", ending=ending)
 
 
 def _job_result(config: TrainConfig, job: SweepJob, run: "RunFolder", **more: Any) -> "list[float] | str":
-    """What the sweep is told of a finished job; see `train`."""
+    """Record a finished job in the ledger; return its result for the sweeper, as `train` does."""
     from seqexp.tracking.catalog import measured, read_run
 
     objectives = config.sweep.objectives or [config.trainer.monitor]
@@ -126,7 +129,7 @@ def _job_result(config: TrainConfig, job: SweepJob, run: "RunFolder", **more: An
 
 
 def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> str:
-    """The training itself; returns how it ended."""
+    """Build everything and train; return how the training ended, as `Trainer.fit` does."""
     import torch
 
     from seqexp.commands.build import (
@@ -182,7 +185,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         "compiled": compiled,
         "parameters": parameters,
         "planned_steps": trainer.total,
-        # Where minutes decide, the number of steps depends on the machine's speed that day.
+        # With a time limit, the number of steps depends on the speed of the machine.
         "reproducible": config.trainer.max_minutes is None,
         "without_effect": unused,
         "notes": notes,
@@ -190,17 +193,17 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         **({"frozen": frozen} if frozen else {}),
     }
     if job:
-        manifest["sweep"] = {"name": job.sweep.name, "job": job.number, "words": job.words}
+        manifest["sweep"] = {"name": job.sweep.name, "job": job.number, "words": job.overrides}
     config.resume = None
     if resumed:
         load_last(trainer, run, manifest)
     else:
         run.write_manifest(manifest)
     run.write_config(to_plain(config))
-    _say_what_begins(config, run, manifest, trainer)
+    _log_start(config, run, manifest, trainer)
     if resumed and trainer.done() and trainer.is_validated():
         log.info(
-            "this run is finished (step %d); raise its length (trainer.max_steps=) to go on.",
+            "this run is finished (step %d); raise its length (trainer.max_steps=) to continue.",
             trainer.step,
         )
         return "finished"
@@ -220,14 +223,14 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
             best = run.result()
             metrics.conclude(best.get("metrics", {}), best.get("step", trainer.step))
         if ending != "interrupted" and not job:
-            # A sweep's jobs are short and many: their pictures would take longer than they do.
+            # Not for the jobs of a sweep: drawing would take longer than their training.
             try_to_draw(run, config, trainer, metrics)
     finally:
         metrics.close()
         if metrics.failure or trainer.nonfinite.skipped:
             with contextlib.suppress(OSError):
-                told = {"log_failure": metrics.failure, "batches_skipped": trainer.nonfinite.skipped}
-                run.write_manifest({**run.manifest(), **told})
+                problems = {"log_failure": metrics.failure, "batches_skipped": trainer.nonfinite.skipped}
+                run.write_manifest({**run.manifest(), **problems})
     if ending != "interrupted" and not job:
         example = task.example_input(data)
         override = f" {task.input_key}={shlex.quote(example)}" if example else ""
@@ -236,7 +239,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
 
 
 def _make_paths_absolute(config: TrainConfig) -> None:
-    """Later commands may be typed in another folder."""
+    """Make paths absolute, because later commands may run in another folder."""
     for settings in (config.data, config.exams):
         for spec in fields(settings):
             value = getattr(settings, spec.name)
@@ -245,7 +248,7 @@ def _make_paths_absolute(config: TrainConfig) -> None:
 
 
 def _saved_preprocessor(run: "RunFolder") -> Any:
-    """That of a run that goes on; it was not fitted on its data."""
+    """Return the preprocessor of a resumed run, which may come from another run (`init_from`)."""
     from seqexp.data.preprocessor import Preprocessor
     from seqexp.training.checkpoint import Checkpoints
 
@@ -253,7 +256,7 @@ def _saved_preprocessor(run: "RunFolder") -> Any:
 
 
 def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, data: Any) -> list[Any]:
-    """What happens around the loop, in this order at each validation."""
+    """Return the hooks of the run, in the order in which they run at a validation."""
     from seqexp.exams.runner import ExamRunner
     from seqexp.tasks.recurrence import is_recurrent
     from seqexp.training.hooks.ema import EMA
@@ -277,11 +280,11 @@ def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, dat
 
 
 def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
-    """The settings in which the jobs of this sweep differ; ``experiment=``, which sets none, as it is."""
+    """Return the settings in which the jobs of this sweep differ; ``experiment=`` counts as a setting."""
     flat = flatten(to_plain(config))
     settings = {}
-    for word in job.sweep.swept_words(job.words):
-        key, _, value = word.partition("=")
+    for override in job.sweep.swept_overrides(job.overrides):
+        key, _, value = override.partition("=")
         key = key.lstrip("+")
         named = f"{key}.name" if key not in flat and f"{key}.name" in flat else key
         settings[named] = flat.get(named, value)
@@ -289,7 +292,7 @@ def _swept_settings(config: TrainConfig, job: SweepJob) -> dict[str, Any]:
 
 
 def _pruning(config: TrainConfig, job: SweepJob | None) -> Any:
-    """What ends a trial of a search early, or None."""
+    """Return the function that decides whether a trial of a search is pruned, or None."""
     from seqexp.metrics.metric import check_monitor
     from seqexp.tasks.declared import declared_metrics
 
@@ -307,7 +310,7 @@ def _pruning(config: TrainConfig, job: SweepJob | None) -> Any:
 def _compile(
     config: TrainConfig, model: Any, task: Any, data: Any, device: Any, parameters: int
 ) -> tuple[Any, dict[str, Any]]:
-    """The function that the loss calls, and what the manifest says about compiling."""
+    """Return the model or its compiled form, and the manifest's entry about compilation."""
     from seqexp.training.device import compile_or_not, wants_compile
     from seqexp.training.loop import planned_steps
 
@@ -331,17 +334,15 @@ def _compile(
     forward, failure = compile_or_not(model, trial)
     seconds = time.perf_counter() - started
     if failure:
-        log.warning("compiling failed, so training goes on without: %s", failure)
+        log.warning("compiling failed, so training continues without: %s", failure)
         return model, {"compiled": False, "reason": f"the compiler failed: {failure}"}
     log.info("compiled in %.0f s", seconds)
     return forward, {"compiled": True, "reason": reason, "seconds": round(seconds, 1)}
 
 
-def _say_what_begins(
-    config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer"
-) -> None:
+def _log_start(config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], trainer: "Trainer") -> None:
     corpus, minutes = manifest["corpus"], config.trainer.max_minutes
-    # What a split holds is counted in the first number that the data gives of it.
+    # The first number of a split's description is its size.
     unit = next(iter(next(iter(corpus["splits"].values()))))
     splits = ", ".join(f"{name} {split[unit]:,}" for name, split in corpus["splits"].items())
     limits = [] if trainer.total is None else [f"{trainer.total:,} steps"]

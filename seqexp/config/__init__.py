@@ -1,4 +1,4 @@
-"""Typed configuration: one dataclass per conf group, and where the YAML files are found.
+"""Typed configuration: one dataclass per conf group, and the search path of the YAML files.
 
-Nothing here imports torch: composing and checking a configuration must stay instant.
+No module here imports torch, so that a configuration is composed and checked without delay.
 """

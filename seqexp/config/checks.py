@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from seqexp.errors import UserError, suggest
 
-# No whole number in a configuration need be larger.
+# Upper limit for integers in a configuration.
 LARGEST = 1_000_000_000
 
 
@@ -17,9 +17,9 @@ def check_range(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a number outside [low, high], or not strictly above or below a bound; NaN and infinity always.
+    """Check that a number is finite, within [low, high], and strictly `above` and `below` these bounds.
 
-    None passes. A whole number without a `high` is at most `LARGEST`.
+    None is valid. The default of `high` for integers is `LARGEST`.
 
     Raises:
         UserError: naming the key, the value and the range.
@@ -37,16 +37,16 @@ def check_range(
     infinite = not abs(value) < float("inf")  # or NaN
     if broken or infinite:
         bounds = ((low, "at least"), (above, "above"), (high, "at most"), (below, "below"))
-        allowed = " and ".join(f"{word} {bound}" for bound, word in bounds if bound is not None)
+        allowed = " and ".join(f"{relation} {bound}" for bound, relation in bounds if bound is not None)
         finite = ("finite and " if allowed else "finite") if infinite else ""
         raise UserError(f"{key}={value} is out of range; it must be {finite}{allowed}.")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuse a word that is not in `allowed`.
+    """Check that a value is in `allowed`.
 
     Raises:
-        UserError: listing what is allowed.
+        UserError: listing the allowed values.
     """
     allowed = list(allowed)
     if value not in allowed:
@@ -56,7 +56,7 @@ def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def check_rule(holds: bool, message: str) -> None:
-    """Refuse a combination of values.
+    """Check that a rule holds.
 
     Raises:
         UserError: with the message.

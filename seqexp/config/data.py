@@ -1,8 +1,8 @@
 """Options of the data sets.
 
-A data set's dataclass declares, as class variables, `EXAMPLES` (the kind of its examples: ``text``,
-``pairs``, ``bits``, …, which a task reads) and `TOKENIZES` (what its tokenizers must read: ``text``, the
-default, ``sentences`` or ``bits``).
+A data set's dataclass declares, as class variables, `EXAMPLES` (the kind of its examples, which a task must
+read: ``text``, ``pairs``, ``bits``, …) and `TOKENIZES` (the kind of text that its tokenizers must read:
+``text``, the default, ``sentences`` or ``bits``).
 """
 
 from dataclasses import dataclass, field, fields
@@ -18,14 +18,14 @@ PAIR_SPLITS = ("source", "random")
 
 @dataclass
 class TextDataConfig:
-    """Running text: files of words, cut into windows of `seq_len` tokens.
+    """Running text, cut into windows of `seq_len` tokens.
 
-    Files are looked for in `path`, then ``$SEQEXP_DATA/<name>``, then ``./data/<name>``; then comes the
-    download from `url` (whose bytes must have this `sha256`), then, if `stand_in`, the stand-in book.
-    `val_path` and `test_path` are files, folders or globs of splits of their own; without `val_path` the
-    validation split is cut from the training text, as `split` says, and without `test_path` there is no test
-    split. With `carry_state` each row of a batch goes on where it ended in the batch before. `boundary_share`
-    of the training windows begin with the document boundary in place of their first token.
+    The text is `path`, ``$SEQEXP_DATA/<name>``, ``./data/<name>``, the download from `url` (which must have
+    this `sha256`), or, if `stand_in`, the stand-in book: the first of these that exists. `val_path` and
+    `test_path` are files, folders or globs of splits of their own; without `val_path` the validation split is
+    cut from the training text, as `split` says, and without `test_path` there is no test split. With
+    `carry_state` each row of a batch continues the row of the previous batch. A share `boundary_share` of the
+    training windows begins with the document boundary in place of the first token.
     """
 
     EXAMPLES: ClassVar = "text"
@@ -57,19 +57,19 @@ class TextDataConfig:
         check_range("data.boundary_share", self.boundary_share, 0, 1)
         check_rule(
             not (self.carry_state and self.boundary_share),
-            "data.boundary_share is for windows that begin anew, and data.carry_state=true makes rows go on: "
-            "leave one of them out.",
+            "data.boundary_share is for independent windows, and data.carry_state=true makes windows "
+            "continue each other: leave one of them out.",
         )
         check_encoding(self.encoding)
         check_rule(
             (self.url is None) == (self.sha256 is None),
-            "data.url and data.sha256 go together: what is downloaded must be what was meant.",
+            "data.url and data.sha256 go together: the download is checked by its hash.",
         )
 
 
 @dataclass
 class OwnTextConfig(TextDataConfig):
-    """Text of the user's own: `path` must be given."""
+    """The user's own text; `path` is required."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,10 +83,10 @@ class OwnTextConfig(TextDataConfig):
 class ParityDataConfig:
     """Random bits for the parity task.
 
-    Sequences have `seq_len` bits, or from `min_seq_len` to `seq_len` where that is given. With `max_seq_len`
-    there is a curriculum: `seq_len` is where it begins, and it grows by `grow_by` whenever the mean
-    training loss of `grow_every` steps is under `grow_below`. Runs are validated on `eval_sequences` held-out
-    sequences of the longest length, and judged on as many of each length in `eval_lengths`.
+    Sequences have `seq_len` bits, or a random length from `min_seq_len` to `seq_len` if the former is given.
+    `max_seq_len` adds a curriculum: it begins at `seq_len` and grows by `grow_by` whenever the mean training
+    loss of `grow_every` steps is below `grow_below`. Runs are validated on `eval_sequences` held-out
+    sequences of the longest length, and evaluated on as many of each length in `eval_lengths`.
     """
 
     EXAMPLES: ClassVar = "bits"
@@ -129,13 +129,13 @@ class ParityDataConfig:
 class ParallelDataConfig:
     """Pairs of sentences, for translation.
 
-    They are in `path`, a file (or a zip of one) whose lines are source, tab, target; or in `source_path` and
-    `target_path`, line by line. Without these they are looked for in ``$SEQEXP_DATA/<name>``, then
-    ``./data/<name>``, then downloaded from `url` (whose bytes must have this `sha256`). Validation and test
-    pairs are in `val_path` and `test_path`, or `val_source_path` and so on; without these they are cut from
-    the training pairs, as `split` says. `swap` exchanges source and target. Batches hold sentences of similar
-    length: up to `batch_tokens` tokens of the longer side, padding included, or, if `batch_size` is given, so
-    many pairs. Pairs with more than `max_seq_len` tokens on a side are not trained on.
+    They are read from `path`, a file (packed or not) with lines of source, tab, target; or from `source_path`
+    and `target_path`, line by line. Otherwise they are read from ``$SEQEXP_DATA/<name>`` or
+    ``./data/<name>``, or downloaded from `url` (which must have this `sha256`). Validation and test pairs are
+    in `val_path` and `test_path`, or `val_source_path` and so on; without these they are cut from the
+    training pairs, as `split` says. `swap` exchanges source and target. A batch has sentences of similar
+    length: up to `batch_tokens` tokens of the longer side, padding included, or `batch_size` pairs if this is
+    given. Training skips pairs with more than `max_seq_len` tokens on a side.
     """
 
     EXAMPLES: ClassVar = "pairs"
@@ -178,7 +178,7 @@ class ParallelDataConfig:
         )
         check_rule(
             (self.url is None) == (self.sha256 is None),
-            "data.url and data.sha256 go together: what is downloaded must be what was meant.",
+            "data.url and data.sha256 go together: the download is checked by its hash.",
         )
 
     def files_of(self, prefix: str) -> tuple[str | None, str | None, str | None]:
@@ -191,7 +191,7 @@ class ParallelDataConfig:
 
 @dataclass
 class OwnPairsConfig(ParallelDataConfig):
-    """Pairs of the user's own: files must be given."""
+    """The user's own pairs; files are required."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,7 +204,7 @@ class OwnPairsConfig(ParallelDataConfig):
 
 @dataclass
 class PhrasebookConfig(ParallelDataConfig):
-    """Pairs that are generated: no file is read."""
+    """Generated pairs, without files."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +216,7 @@ class PhrasebookConfig(ParallelDataConfig):
 
 @dataclass
 class OtherDataConfig:
-    """What `eval` judges a run on instead of its own held-out split: other text, other pairs, other bits."""
+    """Other data for `eval` than the run's own held-out split: a text, pairs, or lengths of bit sequences."""
 
     path: str | None = None
     source_path: str | None = None
@@ -232,10 +232,10 @@ class OtherDataConfig:
         check_range("data.sequences", self.sequences, 1, 1_000_000)
 
     def refuse_all_but(self, allowed: tuple[str, ...]) -> None:
-        """Refuse settings that the data of a run has no use for.
+        """Check that only `allowed` settings, those that the run's data reads, are given.
 
         Raises:
-            UserError: naming what was given and what is allowed.
+            UserError: naming the settings that were given, and those that are allowed.
         """
         given = [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
         wrong = [f"data.{name}=" for name in given if name not in allowed]
@@ -250,10 +250,12 @@ class OtherDataConfig:
 def check_pair_paths(
     path: str | None, source_path: str | None, target_path: str | None, prefix: str = ""
 ) -> None:
-    """Refuse half a pair of files, or both ways of naming them; `prefix` is that of the settings' names.
+    """Check that either one file of pairs is given, or both a source and a target file.
+
+    `prefix` is that of the settings' names, such as ``val_``.
 
     Raises:
-        UserError: saying what goes with what.
+        UserError: one file of two is missing, or all are given.
     """
     check_rule(
         (source_path is None) == (target_path is None),
@@ -268,17 +270,17 @@ def check_pair_paths(
 
 
 def check_lengths(key: str, lengths: list[int] | None) -> None:
-    """Refuse lengths of sequences that are not from 1 to 100,000.
+    """Check that all lengths are from 1 to 100,000.
 
     Raises:
-        UserError: naming the one that is not.
+        UserError: naming the first length out of this range.
     """
     for length in lengths or []:
         check_range(key, length, 1, 100_000)
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse the name of a text encoding that Python does not know.
+    """Check that Python knows the text encoding.
 
     Raises:
         UserError: with examples of encodings.

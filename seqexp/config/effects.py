@@ -1,4 +1,4 @@
-"""Settings that have no effect in their combination: they are said, and recorded, rather than ignored."""
+"""Notes on settings without effect, which are logged and recorded."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,9 +8,9 @@ from seqexp.config.run import GenerationConfig
 
 
 def without_effect(config: TrainConfig) -> list[str]:
-    """Notes on the settings of a training run that have no effect, or not the effect that they seem to have.
+    """Return notes on settings of a training run that have no effect, or not the expected one.
 
-    A group's dataclass may have a method `without_effect` that returns such notes about itself.
+    A group's dataclass may have a method `without_effect` that returns notes on its own settings.
     """
     notes: list[str] = []
     for spec in fields(config):
@@ -27,7 +27,10 @@ def without_effect(config: TrainConfig) -> list[str]:
 
 
 def unused_generation(generation: GenerationConfig, task: Any) -> list[str]:
-    """Notes on changed settings of generation that a task does not read; `task` is its configuration."""
+    """Return notes on changed settings of generation that a task does not read.
+
+    `task` is the configuration of the task.
+    """
     used, default = getattr(task, "GENERATION", None), GenerationConfig()
     if used is None:
         return []

@@ -1,4 +1,4 @@
-"""Options of the exams: can a language model spell, does it know grammar?"""
+"""Options of the exams of language models: spelling and grammar."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ EXAMS = ("spelling", "grammar")
 
 @dataclass
 class ExamsConfig:
-    """Which exams a language model sits: ``none``, ``all``, ``spelling`` or ``grammar``.
+    """The exams to run: ``none``, ``all``, ``spelling`` or ``grammar``.
 
-    Pairs are read from `path`, or made from the run's corpus, with up to `nonwords` for each word. Of each
-    exam at most `pairs` are asked (null: all; at the validations of a training run 500).
+    Pairs are read from `path`, or made from the run's corpus with up to `nonwords` for each word. An exam has
+    at most `pairs` pairs (null: all, or 500 at the validations of a training run).
     """
 
     name: str = "none"
@@ -31,5 +31,5 @@ class ExamsConfig:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The exams by name."""
+        """Names of the exams to run."""
         return {"none": (), "all": EXAMS}.get(self.name, (self.name,))

@@ -16,7 +16,7 @@ def _check_betas(key: str, betas: list[float]) -> None:
 
 @dataclass
 class OptimizerConfig:
-    """What all optimizers have.
+    """Options of all optimizers.
 
     `weight_decay` applies to matrices and embeddings, not to norms and biases. `lr_scale` maps patterns of
     parameter names, such as ``embedding.*``, to factors of the learning rate.
@@ -82,7 +82,7 @@ class RMSpropConfig(OptimizerConfig):
 
 @dataclass
 class MuonConfig(OptimizerConfig):
-    """Muon (Jordan et al. 2024) at `lr` for the matrices of the body; AdamW at `adamw_lr` for the rest."""
+    """Muon (Jordan et al. 2024) with `lr` for matrices; AdamW with `adamw_lr` for other parameters."""
 
     momentum: float = 0.95
     ns_steps: int = 5
@@ -101,9 +101,9 @@ class MuonConfig(OptimizerConfig):
 
 @dataclass
 class SchedulerConfig:
-    """How the learning rate goes from warm-up to `min_lr`; `decay_fraction` is the last part of wsd.
+    """The learning rate from warm-up to `min_lr`; `decay_fraction` is the decaying share of wsd.
 
-    `USES` are the settings beside the warm-up that have an effect.
+    `USES` are the settings, besides the warm-up, that have an effect.
     """
 
     USES: ClassVar[tuple[str, ...]] = ("min_lr",)
@@ -119,7 +119,7 @@ class SchedulerConfig:
         check_range("scheduler.decay_fraction", self.decay_fraction, 0, 1)
 
     def without_effect(self) -> list[str]:
-        """Notes on settings that this schedule does not read."""
+        """Return notes on settings that this schedule does not read."""
         defaults = {"min_lr": 0.0, "decay_fraction": 0.2}
         return [
             f"scheduler.{key}={getattr(self, key):g} has no effect with scheduler={self.name}"

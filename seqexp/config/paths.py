@@ -1,4 +1,4 @@
-"""Where the YAML files lie, and the schemas that they extend."""
+"""Folders of the YAML files, and registration of the schemas that they extend."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from seqexp.files import user_path
 
 
 def conf_dir() -> Path:
-    """The project's ``conf/``: inside the package when installed, beside it in a clone."""
+    """Return the project's ``conf/``: inside the package when installed, beside it in a clone."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
@@ -26,10 +26,10 @@ def conf_dir() -> Path:
 
 
 def user_conf_dir() -> Path | None:
-    """The folder `$SEQEXP_CONF`, whose options come before the project's own.
+    """Return the folder `$SEQEXP_CONF`, whose options come before the project's own, or None.
 
     Raises:
-        UserError: it is set but is no folder.
+        UserError: the variable is set, but is not a folder.
     """
     value = os.environ.get("SEQEXP_CONF")
     if not value:
@@ -40,18 +40,18 @@ def user_conf_dir() -> Path | None:
     return folder
 
 
-# The window of a model over data that does not say how long its examples are, in tokens.
+# Window of a model, in tokens, if the data does not declare the length of its examples.
 DEFAULT_WINDOW = 512
 
 
 def window(*, _root_: Any) -> int:
-    """The answer to ``${window:}``: the length of the data's examples."""
+    """Resolve ``${window:}`` to the length of the data's examples."""
     data = _root_.get("data") or {}
     return data.get("seq_len") or data.get("max_seq_len") or DEFAULT_WINDOW
 
 
 def register_schemas() -> None:
-    """Put every dataclass where a YAML file can say ``defaults: [base_<name>]``."""
+    """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)

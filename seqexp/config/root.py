@@ -1,4 +1,4 @@
-"""The whole configuration of each command, and the way from YAML to checked dataclasses."""
+"""The configuration of each command, and its conversion from YAML to checked dataclasses."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from seqexp.config.sweep import SweepConfig, is_folder_name
 from seqexp.errors import UserError
 from seqexp.quoting import escape_interpolation
 
-# Written into every saved configuration and checkpoint; raised when their layout changes.
+# Saved in every configuration and checkpoint; incremented when their layout changes.
 SCHEMA_VERSION = 2
 
 SEED_LIMIT = 2**63
@@ -34,10 +34,10 @@ def _check_common(seed: int, name: str) -> None:
 
 
 def check_exams(exams: ExamsConfig, task: Any) -> None:
-    """Refuse exams for a task whose models cannot sit them; `task` is its configuration.
+    """Check that the task has exams, if any are requested; `task` is its configuration.
 
     Raises:
-        UserError: naming the task and those that can.
+        UserError: naming the task, and the tasks with exams.
     """
     check_rule(
         not exams.wanted or getattr(task, "EXAMS", False),
@@ -47,16 +47,16 @@ def check_exams(exams: ExamsConfig, task: Any) -> None:
 
 
 def _named(group: str, fits: Callable[[type], bool]) -> str:
-    """The registered names of a group whose dataclass fits, for a message."""
+    """Return the registered names of a group whose dataclass fits, for a message."""
     names = [name for name in registry.ENTRIES[group] if fits(registry.load_schema(group, name))]
     return ", ".join(names) or "none that is installed"
 
 
 def check_compatible(model: Any, task: Any, data: Any, tokenizer: Any) -> None:
-    """Refuse choices that do not go together, by what each declares of itself (see `config/task.py`).
+    """Check that model, task, data and tokenizer fit each other, by their declarations (`config/task.py`).
 
     Raises:
-        UserError: naming both, and what would fit.
+        UserError: naming two that do not fit, and the alternatives that would.
     """
     examples, kind = getattr(data, "EXAMPLES", None), getattr(model, "KIND", None)
     reads, accepts = getattr(task, "READS", None), getattr(task, "ACCEPTS", None)
@@ -83,8 +83,8 @@ def check_compatible(model: Any, task: Any, data: Any, tokenizer: Any) -> None:
 
 
 def longest_input(model: Any) -> int | None:
-    """The most positions that a model with these options can read at once; None: no limit."""
-    # A model whose positions are computed may hold more than `max_len` says: it tells so itself.
+    """Return the most positions that a model with these options can read; None if there is no limit."""
+    # A model that computes its position encodings can read beyond `max_len`; it sets `limited` to False.
     if not getattr(model, "limited", True):
         return None
     return getattr(model, "max_len", None)
@@ -92,7 +92,7 @@ def longest_input(model: Any) -> int | None:
 
 @dataclass
 class TrainConfig:
-    """Everything that decides a training run. The type of `Any` groups follows their `name`."""
+    """The configuration of a training run. The `name` of an `Any` group selects its dataclass."""
 
     model: Any = MISSING
     task: Any = MISSING
@@ -114,7 +114,7 @@ class TrainConfig:
         _check_common(self.seed, self.name)
         check_rule(
             self.resume in (None, "auto") or self.init_from is None,
-            "resume= goes on with a run and init_from= begins a new one; give one of them.",
+            "resume= continues a run and init_from= starts a new one; give one of them.",
         )
         for group in registry.ENTRIES:
             settings = getattr(self, group)
@@ -140,18 +140,18 @@ class TrainConfig:
             )
         check_rule(
             not getattr(self.data, "carry_state", False) or self.trainer.accumulate == 1,
-            "data.carry_state=true needs trainer.accumulate=1: a batch in pieces has no one state to carry.",
+            "data.carry_state=true needs trainer.accumulate=1: micro-batches do not share a state.",
         )
 
     def fingerprint(self) -> str:
-        """Ten hex digits of everything that decides the result: not device, name, sweep or resume.
+        """Return ten hex digits of all settings that decide the result: not device, name, sweep or resume.
 
-        A dataclass says in `ADDED` which of its settings are newer than schema 1, with their defaults.
+        `ADDED` of a dataclass maps settings newer than schema 1 to their defaults.
         """
         values = to_plain(self)
         for key in ("device", "name", "sweep", "resume", "generation"):
             del values[key]
-        # Settings that are newer than a run which may go on count only where they are set.
+        # Ignore newer settings with their default value, so that fingerprints of older runs stay valid.
         if values["init_from"] is None:
             del values["init_from"]
         for spec in fields(self):
@@ -159,7 +159,7 @@ class TrainConfig:
                 if spec.name in values and values[spec.name][key] == default:
                     del values[spec.name][key]
         if not self.exams.wanted:
-            del values["exams"]  # they decide only where they are monitored
+            del values["exams"]  # without exams, their options have no effect
         for key in (
             "log_every",
             "checkpoint_every",
@@ -174,11 +174,11 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """Judge a run. `split` null means the validation part (of translations the test part).
+    """The configuration of `eval`. `split` null means val, for translation test.
 
-    Translations are made with `generation`, by `run` and those in `ensemble` together; with `score` the log-
-    probability of each given translation is printed instead. Language models may sit `exams`. `seed` draws
-    the test part of data that is drawn, such as parity, and the questions of exams.
+    Translations are generated with `generation` by the ensemble of `run` and `ensemble`; with `score` the
+    log-probability of each given translation is printed instead. `exams` are for language models. `seed`
+    draws the test split of random data, such as parity, and the questions of exams.
     """
 
     run: str = "latest"
@@ -200,9 +200,9 @@ class EvalConfig:
 
 @dataclass
 class GenerateConfig:
-    """Write with a run: go on from `prompt`, or translate `text`; or what the file `input` holds.
+    """The configuration of `generate`: continue `prompt`, or translate `text`, or read the file `input`.
 
-    For translation, `attention` names a picture, and the runs in `ensemble` decide together with `run`.
+    For translation, `attention` names a picture, and the models of `run` and `ensemble` form an ensemble.
     """
 
     run: str = "latest"
@@ -226,10 +226,10 @@ class GenerateConfig:
 
 
 def to_typed(cfg: DictConfig) -> Any:
-    """The checked dataclass of a composed configuration.
+    """Convert a composed configuration to its checked dataclass.
 
     Raises:
-        UserError: a value is missing, out of range, or does not go with another.
+        UserError: a value is missing, out of range, or incompatible with another.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -240,7 +240,7 @@ def to_typed(cfg: DictConfig) -> Any:
 
 
 def _refuse_extra_keys(cfg: DictConfig, typed: Any, parent: str = "") -> None:
-    """A word such as ``+model.foo=1`` gets past OmegaConf, but nothing would ever read it."""
+    """Raise UserError for unknown keys, such as ``+model.foo=1``, which OmegaConf accepts."""
     known = [spec.name for spec in fields(typed)]
     for key in cfg:
         if key not in known:
@@ -250,12 +250,12 @@ def _refuse_extra_keys(cfg: DictConfig, typed: Any, parent: str = "") -> None:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """The configuration as dicts, lists, strings and numbers."""
+    """Convert a configuration to dicts, lists, strings and numbers."""
     return asdict(config)
 
 
 def _as_text(value: Any) -> Any:
-    """The value with every ``${...}`` in its strings escaped: in a saved file it is text."""
+    """Escape every ``${...}`` in the strings of a value, which is text in a saved file."""
     if isinstance(value, dict):
         return {key: _as_text(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -264,7 +264,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
-    """In schema 1 minutes came before epochs, and these before steps; now the first limit reached counts."""
+    """Keep the limit that schema 1 used: minutes, else epochs, else steps; now the first reached counts."""
     trainer = values.get("trainer")
     if not isinstance(trainer, dict):
         return values
@@ -277,9 +277,9 @@ def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_plain(values: Any, where: str) -> TrainConfig:
-    """A training configuration from a saved file, which may come from a stranger.
+    """Return the training configuration in a saved file, which is untrusted.
 
-    Only the project's own typed keys are taken; interpolations are text here, never resolved.
+    Unknown keys are rejected, and interpolations are read as text.
 
     Raises:
         UserError: a key is unknown, a type is wrong, or the file is from a newer version.
@@ -301,7 +301,7 @@ def from_plain(values: Any, where: str) -> TrainConfig:
             group = values.get(spec.name)
             if spec.name in registry.ENTRIES:
                 if not isinstance(group, dict):
-                    raise UserError(f"{where} cannot be read: {spec.name} is missing or no group.")
+                    raise UserError(f"{where} cannot be read: {spec.name} is missing or not a group.")
                 schema = registry.load_schema(spec.name, str(group.get("name")))
                 base[spec.name] = OmegaConf.structured(schema)
         merged = OmegaConf.merge(base, OmegaConf.create(_as_text(values)))

@@ -1,4 +1,4 @@
-"""Options of the machine, the training loop and generation."""
+"""Options of the device, the training loop and generation."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -8,13 +8,13 @@ from seqexp.config.checks import LARGEST, check_choice, check_range, check_rule
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCH = ("auto", "true", "false")
-# The length of a training that nothing else limits.
+# Length of a training without any limit, in steps.
 DEFAULT_STEPS = 2000
 
 
 @dataclass
 class DeviceConfig:
-    """Where and how precisely to compute. `threads` null means one per core that may be used."""
+    """Device, precision, compilation and threads. `threads` null means one per available core."""
 
     name: str = "auto"
     precision: str = "auto"
@@ -31,16 +31,16 @@ class DeviceConfig:
 
 @dataclass
 class TrainerConfig:
-    """How long to train, and what to do on the way.
+    """Length of training, clipping, validation, checkpoints, and hooks.
 
-    Training ends at the first of `max_steps`, `max_epochs` and `max_minutes` that is reached; if none of them
-    is given, after `DEFAULT_STEPS` steps. A checkpoint is written every `checkpoint_every` steps (null: at
+    Training ends at the first of `max_steps`, `max_epochs` and `max_minutes` that is reached, or after
+    `DEFAULT_STEPS` steps without these. A checkpoint is written every `checkpoint_every` steps (null: at
     every validation) and every `checkpoint_minutes`; the newest `keep_last` and the best `keep_best` are
-    kept. 0 for `max_grad_norm` switches clipping off. `nonfinite` says what to do when a loss or gradient is
-    infinite or NaN: ``stop``, ``skip`` the batch, or ``rollback`` to the last checkpoint and go on without
-    the batch. `accumulate` works through each batch in that many micro-batches, with the same gradient as in
-    one. Parameters whose names match a pattern in `freeze` are not trained. With `ema_decay` a moving average
-    of the weights is evaluated and saved beside them.
+    kept. `max_grad_norm=0` disables clipping. `nonfinite` is the action when a loss or gradient is infinite
+    or NaN: ``stop``, ``skip`` the batch, or ``rollback`` to the last checkpoint and skip the batch.
+    `accumulate` splits each batch into that many micro-batches, with the same gradient. Parameters whose
+    names match a pattern in `freeze` are not trained. With `ema_decay` a moving average of the weights is
+    evaluated and saved beside them.
     """
 
     ADDED: ClassVar[dict[str, Any]] = {"freeze": [], "ema_decay": None}
@@ -86,13 +86,12 @@ class TrainerConfig:
 
 @dataclass
 class GenerationConfig:
-    """How text is written.
+    """Options of generation.
 
-    Language models draw tokens: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
-    Translations are searched with a beam: the log-probability is divided by a penalty of the length (``wu``,
-    ``average`` or ``none``, to the power `length_alpha`). They have at most
-    `max_length_ratio` times the source's tokens and five (null: as learnt from the training data), and
-    within that at least `min_length` tokens.
+    Language models sample tokens: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
+    Translation uses beam search: the log-probability is divided by a length penalty (``wu``, ``average`` or
+    ``none``, to the power `length_alpha`). A translation has at least `min_length` tokens, and at most
+    `max_length_ratio` times the source's tokens plus five (null: a ratio fitted on the training data).
     """
 
     max_new_tokens: int = 500
@@ -116,8 +115,8 @@ class GenerationConfig:
         check_range("generation.n_best", self.n_best, 1)
         check_rule(
             self.n_best <= self.beam_size,
-            f"generation.n_best={self.n_best} is more than generation.beam_size={self.beam_size}; raise the "
-            "latter.",
+            f"generation.n_best={self.n_best} is more than generation.beam_size={self.beam_size}; raise "
+            "generation.beam_size.",
         )
         check_choice("generation.length_penalty", self.length_penalty, ("wu", "average", "none"))
         check_range("generation.length_alpha", self.length_alpha, 0, 10)
@@ -129,8 +128,8 @@ class GenerationConfig:
         check_range("generation.temperature", self.temperature, 0)
         check_rule(
             self.temperature == 0 or self.temperature >= 1e-6,
-            f"generation.temperature={self.temperature} is too small to divide by; write 0 for the likeliest "
-            "token, or at least 1e-6.",
+            f"generation.temperature={self.temperature} is too small to divide by; write 0 for the most "
+            "likely token, or at least 1e-6.",
         )
         check_range("generation.top_k", self.top_k, 0)
         check_range("generation.top_p", self.top_p, above=0, high=1)

@@ -16,7 +16,7 @@ def is_folder_name(name: str) -> bool:
 
 
 def check_sweep_name(name: str) -> None:
-    """Raises UserError if `name` could be another place than a folder in ``outputs/sweeps/``."""
+    """Raise UserError if `name` is not a valid name of a folder in ``outputs/sweeps/``."""
     check_rule(
         is_folder_name(name),
         f"sweep.name={name!r} cannot name a folder; use letters, digits, '.', '_' and '-', "
@@ -26,11 +26,11 @@ def check_sweep_name(name: str) -> None:
 
 @dataclass
 class SweepConfig:
-    """The folder of a sweep, ``outputs/sweeps/<name>``, and for ``sweep=optuna`` how to search.
+    """The folder of a sweep, ``outputs/sweeps/<name>``, and the options of a search (``sweep=optuna``).
 
-    `objectives` are the metrics to better, `trainer.monitor` if none is named. `batch_size` trials are
-    drawn at once, by default as many as the launcher runs side by side. `trial` is set by the sweeper: the
-    number of the trial that a job belongs to.
+    `objectives` are the metrics to optimise (default: `trainer.monitor`). `batch_size` trials are drawn at
+    once (default: the number of parallel jobs of the launcher). The sweeper sets `trial`, the number of the
+    job's trial.
     """
 
     name: str = MISSING
@@ -52,7 +52,7 @@ class SweepConfig:
             check_rule(value is None, f"sweep.{key}={value} is for a search; add sweep=optuna.")
         if self.method == "grid":
             return
-        check_rule(self.n_trials is not None, "sweep.n_trials=null is no number; write sweep.n_trials=30.")
+        check_rule(self.n_trials is not None, "sweep.n_trials=null is not a number; write sweep.n_trials=30.")
         check_range("sweep.n_trials", self.n_trials, 1)
         check_range("sweep.batch_size", self.batch_size, 1)
         check_choice("sweep.sampler", str(self.sampler), SAMPLERS)
@@ -63,6 +63,6 @@ class SweepConfig:
         )
         check_rule(
             self.pruner == "none" or all(name.startswith("val/") for name in self.objectives or ()),
-            f"sweep.pruner={self.pruner} looks at validations, and sweep.objectives={self.objectives} is not "
-            "measured there; use sweep.pruner=none, or a metric such as val/loss.",
+            f"sweep.pruner={self.pruner} needs validation metrics, which sweep.objectives={self.objectives} "
+            "are not; use sweep.pruner=none, or a metric such as val/loss.",
         )

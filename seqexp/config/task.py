@@ -1,8 +1,8 @@
-"""Options of the tasks: what the loss is, which data a task reads and which models it accepts.
+"""Options of the tasks: the loss, the data that a task reads, and the models that it accepts.
 
 A task's dataclass declares, as class variables, `READS` (the kinds of examples: ``text``, ``pairs``,
 ``bits``, …), `ACCEPTS` (the kinds of models: ``causal``, ``encoder_decoder``, …), `GENERATION` (the settings
-of generation that have an effect) and `EXAMS` (whether its models may sit exams). A plugin may use kinds of
+of generation that have an effect) and `EXAMS` (whether its models can take exams). A plugin may use kinds of
 its own.
 """
 
@@ -20,7 +20,7 @@ BLEU_TOKENIZERS = (
 
 @dataclass
 class LanguageModelingConfig:
-    """Predict the next token; `label_smoothing` touches the training loss alone."""
+    """Predict the next token; `label_smoothing` affects only the training loss."""
 
     READS: ClassVar[tuple[str, ...]] = ("text",)
     ACCEPTS: ClassVar[tuple[str, ...]] = ("causal",)
@@ -43,7 +43,7 @@ class LanguageModelingConfig:
 
 @dataclass
 class TranslationConfig:
-    """Generate the target sentence of a source; `label_smoothing` touches the training loss alone.
+    """Generate the target sentence of a source; `label_smoothing` affects only the training loss.
 
     At validations the validation split is translated greedily for its BLEU, unless `bleu` is false.
     `bleu_tokenize` is sacreBLEU's tokenizer for it; ``auto`` takes one by the script of the references.
@@ -69,9 +69,9 @@ class TranslationConfig:
 
 @dataclass
 class ParityConfig:
-    """Tell at each step whether the ones so far are odd.
+    """Predict at each step whether the number of ones so far is odd.
 
-    The loss is taken at every step with `full_supervision`, else at the last alone: `bce` is the binary
+    The loss is computed at every step with `full_supervision`, else only at the last one: `bce` is the binary
     cross-entropy in nats, `mse` the squared error of the probability.
     """
 

@@ -12,7 +12,7 @@ NORMALIZATIONS = ("none", "nfkc")
 
 @dataclass
 class TokenizerConfig:
-    """A tokenizer without options; `READS` is what it can read (see `config/data.py`)."""
+    """A tokenizer without options; `READS` are the kinds of text that it reads (see `config/data.py`)."""
 
     READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
@@ -21,7 +21,7 @@ class TokenizerConfig:
 
 @dataclass
 class ByteConfig(TokenizerConfig):
-    """Bytes of UTF-8: for running text."""
+    """Bytes of UTF-8, for running text."""
 
     READS: ClassVar[tuple[str, ...]] = ("text",)
 
@@ -35,7 +35,7 @@ class BitsConfig(TokenizerConfig):
 
 @dataclass
 class WordConfig:
-    """One token a word: those seen at least `min_count` times, of them the `vocab_size` most frequent."""
+    """One token per word: the `vocab_size` most frequent of those seen at least `min_count` times."""
 
     READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
@@ -50,9 +50,9 @@ class WordConfig:
 
 @dataclass
 class SentencePieceConfig:
-    """Subwords: at most `vocab_size` of them, fewer where the text yields no more.
+    """Subwords: at most `vocab_size` of them, fewer if the text yields no more.
 
-    For pairs of languages, `joint` makes one vocabulary for both.
+    For pairs of languages, `joint` trains one vocabulary for both.
     """
 
     READS: ClassVar[tuple[str, ...]] = ("text", "sentences")

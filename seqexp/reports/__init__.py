@@ -1,1 +1,1 @@
-"""Runs beside one another: tables, pictures, and reports of them."""
+"""Comparisons of runs: tables, figures and reports."""

@@ -1,4 +1,4 @@
-"""Pictures of several runs at once. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
+"""Figures of several runs. Each function returns a figure; `save_for_paper` writes PNG and SVG."""
 
 import re
 import sys
@@ -16,23 +16,27 @@ from seqexp.tracking.sweep_folder import SweepFolder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Beyond so many groups a legend is no help, and colours cannot be told apart.
+# Draw no legend for more lines than this: their colours are too similar.
 MOST_LABELS = 20
-# Longer labels stand below the plot, and still longer ones are cut.
+# Longer labels are placed below the plot; labels longer than MOST_CHARACTERS are shortened.
 MOST_BESIDE = 28
 MOST_CHARACTERS = 90
-# Of a legend's font, on average.
+# Mean for the legend's font.
 CHARACTERS_PER_INCH = 15
 
 
 def comparison_figures(
     comparison: Comparison, x: str | None = None, hue: list[str] | None = None
 ) -> dict[str, "Figure"]:
-    """What can be drawn of these runs, by the name of a file."""
+    """Return the figures of a comparison by file name.
+
+    `x` is the setting on the x axis (default: the first numeric one that differs), `hue` the settings that
+    distinguish the lines (default: all others).
+    """
     sweep, metric, search = comparison.sweep, comparison.monitor, comparison.is_search
     title = label("\n".join(textwrap.wrap(sweep.name, 70))) if sweep else ""
     settings = comparison.settings
-    # Along numbers a line can be drawn.
+    # Prefer a numeric x axis, along which a line can be drawn.
     numeric = [key for key in settings if is_numeric(comparison.table[key])]
     x = x or next(iter([*numeric, *settings]), None)
     others = hue if hue is not None else [key for key in settings if key != x]
@@ -48,12 +52,12 @@ def comparison_figures(
         try:
             figures |= search_figures(sweep)
         except UserError as error:
-            print(f"NOTE: {error} Its own pictures are left out.", file=sys.stderr)
+            print(f"NOTE: {error} Skipping the figures of the search.", file=sys.stderr)
     return figures
 
 
 def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: str) -> "Figure":
-    """A metric over steps: the mean over the runs of a label, and a band from the lowest to the highest."""
+    """Plot a metric over steps: for each label the mean over its runs and a band from minimum to maximum."""
     figure = new_figure(8, 4.8)
     axes = figure.subplots()
     table = curves(comparison, metric)
@@ -61,7 +65,7 @@ def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: st
     names = list(dict.fromkeys(table["label"]))
     for name, colour in zip(names, _colours(len(names)), strict=True):
         runs = table[table["label"] == name]
-        # Where runs ended at different steps the mean is of those that are still there.
+        # At steps that some runs did not reach, this is the mean over the remaining runs.
         over = runs.groupby("step")["value"]
         mean, low, high = over.mean(), over.min(), over.max()
         axes.plot(mean.index, mean, color=colour, lw=1.4, label=name or None)
@@ -77,9 +81,9 @@ def curves_figure(comparison: Comparison, metric: str, hue: list[str], title: st
 
 
 def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title: str) -> "Figure":
-    """A metric against a setting, a line a label: the mean over runs, its deviation, and every single run.
+    """Plot a metric against a setting, one line per label: mean, standard deviation and every run.
 
-    What is neither `x` nor in `hue` is averaged over, and the title says so.
+    Settings outside `x` and `hue` are averaged over; the title names them.
     """
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
@@ -87,29 +91,29 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     table["label"] = _line_labels(table, hue)
     names = list(dict.fromkeys(table["label"]))
     numeric = is_numeric(table[x])
-    places = {value: value if numeric else i for i, value in enumerate(dict.fromkeys(table[x]))}
+    positions = {value: value if numeric else i for i, value in enumerate(dict.fromkeys(table[x]))}
     for i, (name, colour) in enumerate(zip(names, _colours(len(names)), strict=True)):
         runs = table[table["label"] == name]
         over = runs.groupby(x, sort=numeric)[y]
         mean, deviation = over.mean(), over.std(ddof=1).fillna(0.0)
-        # Side by side: points and bars of several labels would hide one another.
+        # Shift each label sideways so that points and bars do not overlap.
         shift = i - (len(names) - 1) / 2
-        at = [_beside(places[value], shift, places, numeric) for value in mean.index]
+        at = [_beside(positions[value], shift, positions, numeric) for value in mean.index]
         axes.errorbar(
             at, mean, yerr=deviation, color=colour, fmt="o-" if numeric else "o", capsize=3, lw=1.3, ms=4.5,
             label=name or None,
         )  # fmt: skip
-        single = [_beside(places[value], shift, places, numeric) for value in runs[x]]
+        single = [_beside(positions[value], shift, positions, numeric) for value in runs[x]]
         axes.scatter(single, runs[y], color=colour, s=14, alpha=0.5, lw=0)
     if numeric:
-        _numeric_axis(axes, sorted(places))
+        _numeric_axis(axes, sorted(positions))
     else:
-        short = _shortened([plain_number(value) for value in places], MOST_BESIDE)
-        axes.set_xticks(list(places.values()), [label(name) for name in short])
+        short = _shortened([plain_number(value) for value in positions], MOST_BESIDE)
+        axes.set_xticks(list(positions.values()), [label(name) for name in short])
         if sum(map(len, short)) > 60:
             for tick in axes.get_xticklabels():
                 tick.set(rotation=30, ha="right", rotation_mode="anchor")
-        axes.set_xlim(-0.5, len(places) - 0.5)
+        axes.set_xlim(-0.5, len(positions) - 0.5)
     rest = [key for key in comparison.settings if key not in (x, *hue)]
     averaged = textwrap.fill(f"(mean over {', '.join([*rest, 'seed'])})", 70) if rest else ""
     axes.set(title="\n".join(filter(None, (title, label(averaged)))), xlabel=label(x), ylabel=label(y))
@@ -118,23 +122,23 @@ def setting_figure(comparison: Comparison, x: str, y: str, hue: list[str], title
     return figure
 
 
-def _beside(place: float, shift: float, places: dict[Any, float], numeric: bool) -> float:
-    """A little to the left or right of a place on the axis."""
+def _beside(position: float, shift: float, positions: dict[Any, float], numeric: bool) -> float:
+    """Return a position shifted slightly to the left or right on the axis."""
     if not numeric:
-        return place + 0.12 * shift
-    low, high = min(places.values()), max(places.values())
+        return position + 0.12 * shift
+    low, high = min(positions.values()), max(positions.values())
     if _is_log(low, high):
-        return float(place * (high / low) ** (0.008 * shift))
-    return place + 0.008 * shift * (high - low)
+        return float(position * (high / low) ** (0.008 * shift))
+    return position + 0.008 * shift * (high - low)
 
 
 def _is_log(low: float, high: float) -> bool:
-    """Whether values span so much that their axis should be logarithmic."""
+    """Return whether the range of values calls for a logarithmic axis."""
     return low > 0 and high > 8 * low
 
 
 def _numeric_axis(axes: Any, values: list[float]) -> None:
-    """Ticks at the values, if they are few."""
+    """Set the scale of the x axis, with ticks at the values if there are at most ten."""
     if _is_log(values[0], values[-1]):
         axes.set_xscale("log")
     if len(values) <= 10:
@@ -143,7 +147,7 @@ def _numeric_axis(axes: Any, values: list[float]) -> None:
 
 
 def _colours(count: int) -> list[Any]:
-    """Colours that can be told apart; of more than ten, along one scale."""
+    """Return `count` distinct colours; more than ten are taken from one colour map."""
     import matplotlib
 
     if count <= 10:
@@ -152,7 +156,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _legend(axes: Any, names: list[str]) -> None:
-    """Name the lines: inside the plot where names are few and short, else beside or below it."""
+    """Add a legend: inside the plot if names are few and short, else beside or below it."""
     if names in ([], [""]):
         return
     if len(names) > MOST_LABELS:
@@ -161,7 +165,7 @@ def _legend(axes: Any, names: list[str]) -> None:
     figure, handles = axes.figure, axes.get_legend_handles_labels()[0]
     longest = max(map(len, names))
     if longest > MOST_BESIDE:
-        # Below, in as many columns as fit; the figure grows, so that the plot keeps its size.
+        # Below, in as many columns as fit. Enlarge the figure to keep the size of the plot.
         width, height = figure.get_size_inches()
         columns = max(1, min(len(names), int(width * CHARACTERS_PER_INCH) // (longest + 8)))
         figure.set_size_inches(width, height + 0.2 * -(-len(names) // columns))
@@ -173,14 +177,14 @@ def _legend(axes: Any, names: list[str]) -> None:
 
 
 def _line_labels(table: Any, keys: list[str]) -> Any:
-    """A label for each row of the table, as it can be drawn."""
+    """Return a label for each row of the table, shortened and escaped for drawing."""
     whole = labels(table, keys)
     names = list(dict.fromkeys(whole))
     return whole.map(dict(zip(names, _shortened(names, MOST_CHARACTERS), strict=True))).map(label)
 
 
 def _shortened(names: list[str], most: int) -> list[str]:
-    """The names, long ones without their middle; those that are then the same are numbered."""
+    """Return the names with the middle of long ones replaced by …; number names that become equal."""
     short = [
         name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}" for name in names
     ]
@@ -190,8 +194,9 @@ def _shortened(names: list[str], most: int) -> list[str]:
 
 
 def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
-    """Optuna's own pictures of a search: history, importances, parallel coordinates; of several objectives
-    the Pareto front.
+    """Return Optuna's figures of a search: history, importances and parallel coordinates.
+
+    A search with several objectives gives the Pareto front instead.
 
     Raises:
         UserError: the study is damaged.
@@ -201,12 +206,12 @@ def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     from matplotlib import pyplot
     from optuna.trial import TrialState
 
-    from seqexp.sweeps.search import damage_said, open_study
+    from seqexp.sweeps.search import explain_damage, open_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     study, trials = open_study(sweep)
-    with damage_said(sweep):
+    with explain_damage(sweep):
         names = [str(name) for name in study.user_attrs["search"]["objectives"]]
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < 2:
@@ -216,7 +221,7 @@ def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
     pyplot.switch_backend("agg")
 
     def add(name: str, plot: Any, **options: Any) -> None:
-        # Optuna sets a style for all pictures to come.
+        # Optuna changes the global style.
         with warnings.catch_warnings(), matplotlib.rc_context():
             warnings.simplefilter("ignore")
             axes = plot(study, **options)
@@ -235,7 +240,7 @@ def search_figures(sweep: SweepFolder) -> dict[str, "Figure"]:
 
 
 def save_for_paper(figure: "Figure", stem: Path) -> None:
-    """Write ``<stem>.png`` and ``<stem>.svg``, in which text stays text that a paper can restyle."""
+    """Write ``<stem>.png`` and ``<stem>.svg``; the SVG keeps text as text, so that a paper can restyle it."""
     if stem.parent.is_symlink():
         raise UserError(f"{stem.parent} is a link; name another folder with --figures.")
     make_folder(stem.parent)

@@ -1,4 +1,4 @@
-"""Runs as a table, with a column a setting or a metric; and seeds gathered into mean and deviation."""
+"""Runs as a table with a column per setting and metric, grouped over seeds into mean and deviation."""
 
 import math
 import statistics
@@ -17,40 +17,40 @@ from seqexp.tracking.catalog import Entry, find, measured, sweep_runs
 from seqexp.tracking.run_folder import RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder, is_sweep
 
-# Settings that name a run, or repeat it, and decide nothing that one would compare.
+# Settings that name or repeat a run; they are not compared.
 NAMES = ("name", "resume", "seed")
 NOT_COMPARED = ("sweep.", "device.", "trainer.log_every", "trainer.checkpoint_", "trainer.keep_")
 
 
 @dataclass
 class Comparison:
-    """Runs side by side: `settings` are the columns in which they differ, `metrics` what they reached."""
+    """Runs and the table that compares them, with a column for each of `settings` and `metrics`."""
 
     runs: list[Entry]
     settings: list[str]
     metrics: list[str]
-    table: pd.DataFrame  # one row a finished run: settings, seed, metrics, run (its folder)
-    left_out: list[Entry]  # not finished
+    table: pd.DataFrame  # one row per finished run: settings, seed, metrics, run (its folder)
+    skipped: list[Entry]  # unfinished runs
 
     @property
     def sweep(self) -> SweepFolder | None:
-        """The one sweep that all runs are of."""
+        """The sweep that contains all runs, or None."""
         parents = {run.path.parent for run in self.runs}
         parent = parents.pop()
         return SweepFolder(parent) if not parents and is_sweep(parent) else None
 
     @property
     def is_search(self) -> bool:
-        """Whether they are the trials of a search by Optuna, which are ranked rather than gathered."""
+        """Whether the runs are trials of an Optuna search, which are ranked by the monitored metric."""
         return self.sweep is not None and (self.sweep.path / STUDY).is_file()
 
     @property
     def monitor(self) -> str:
-        """The metric that the runs chose their best checkpoint by."""
+        """The metric by which the runs chose their best checkpoint."""
         return self.metrics[0]
 
     def mode(self, metric: str) -> str | None:
-        """``max`` or ``min``, as the runs' tasks declared it; None if none did."""
+        """Return ``max`` or ``min`` as declared by the runs' tasks, or None."""
         return next((run.directions[metric] for run in self.runs if metric in run.directions), None)
 
     def by_setting(self) -> list["Group"]:
@@ -69,8 +69,8 @@ class Comparison:
                 measured_ones, key=lambda group: group.mean(self.monitor) or 0.0, reverse=mode == "max"
             )
             return ranked + [group for group in gathered if group.mean(self.monitor) is None]
-        places = {key: _places(self.table[key]) for key in self.settings}
-        return sorted(gathered, key=lambda group: [places[k][repr(v)] for k, v in group.settings.items()])
+        positions = {key: _positions(self.table[key]) for key in self.settings}
+        return sorted(gathered, key=lambda group: [positions[k][repr(v)] for k, v in group.settings.items()])
 
 
 @dataclass
@@ -88,24 +88,27 @@ class Group:
         return statistics.fmean(values) if values else None
 
     def deviation(self, metric: str) -> float | None:
-        """The sample standard deviation; None of fewer than two runs."""
+        """Return the sample standard deviation, or None for fewer than two runs."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether all values are numbers."""
     return all(number(value) is not None for value in column)
 
 
-def _places(column: pd.Series) -> dict[str, int]:
-    """Where each value stands: numbers by size, words in the order they came."""
+def _positions(column: pd.Series) -> dict[str, int]:
+    """Return the position of each value: numbers sorted by size, text in order of appearance."""
     values = sorted(column, key=float) if is_numeric(column) else list(column)
     return {value: i for i, value in enumerate(dict.fromkeys(map(repr, values)))}
 
 
 def gather(targets: Iterable[str]) -> list[Entry]:
-    """The training runs that these folders hold; sweeps stand for all of their jobs, no run comes twice."""
+    """Return the training runs in these folders without duplicates; a sweep gives all of its jobs.
+
+    Raises:
+        UserError: there is no training run.
+    """
     runs: dict[str, Entry] = {}
     for target in targets:
         for entry in find(target):
@@ -119,10 +122,10 @@ def gather(targets: Iterable[str]) -> list[Entry]:
 def compare(
     runs: list[Entry], metrics: list[str] | None = None, settings: list[str] | None = None
 ) -> Comparison:
-    """Lay runs side by side, by `metrics` (all of the validation, if none are named) and `settings`.
+    """Compare runs by `metrics` (default: all validation metrics) and `settings`.
 
     Raises:
-        UserError: nothing is finished, or no run has such a metric or setting.
+        UserError: no run is finished, or no run has one of the metrics or settings.
     """
     found = {str(run.path): measured(RunFolder(run.path)) for run in runs if run.status == "finished"}
     finished = [run for run in runs if found.get(str(run.path))]
@@ -156,7 +159,7 @@ def compare(
         }
         for run in finished
     ]
-    # Settings as they are: beside a null, pandas would make 20.0 of 20.
+    # dtype=object: in a column with a null, pandas would convert 20 to 20.0.
     table = pd.DataFrame(rows, dtype=object)
     for name in names:
         table[name] = pd.to_numeric(table[name])
@@ -164,16 +167,17 @@ def compare(
 
 
 def _plain(value: Any) -> Any:
-    """Lists as text, so that rows can be grouped by them."""
+    """Convert lists to text, so that rows can be grouped by them."""
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def varying_settings(runs: list[Entry]) -> list[str]:
-    """The settings in which runs differ, but for the seed.
+    """Return the settings in which runs differ, except the seed.
 
-    Of one sweep those that were swept over: what else differs follows from them. Of other runs all that
-    differ, the choice of an option (``model.name``) first, without settings that only some of the chosen
-    options have or that always have the value of another one (``model.max_len`` that of ``data.seq_len``).
+    For the jobs of one sweep these are the swept settings; other differences follow from them. Otherwise
+    they are all differing settings, names of options (``model.name``) first. Settings that only some of the
+    chosen options have are excluded, as are settings that always equal another one (``model.max_len`` and
+    ``data.seq_len``).
     """
     swept = _swept_settings(runs)
     keys = list(dict.fromkeys(swept or (key for run in runs for key in run.config)))
@@ -192,20 +196,20 @@ def varying_settings(runs: list[Entry]) -> list[str]:
 
 
 def _swept_settings(runs: list[Entry]) -> list[str]:
-    """The settings typed for the jobs of the one sweep that all runs are of; empty if there is none such.
+    """Return the settings that were overridden for the jobs of one sweep; empty for other runs.
 
-    A word that left no setting of its name, such as ``experiment=``, becomes one of these runs.
+    An override without a setting of its name, such as ``experiment=``, is added to the runs' settings.
     """
     if len({run.path.parent for run in runs}) > 1:
         return []
     keys: list[str] = []
     for run in runs:
         sweep = RunFolder(run.path).manifest().get("sweep")
-        words = sweep.get("words") if isinstance(sweep, dict) else None
-        if not isinstance(words, list):
+        overrides = sweep.get("words") if isinstance(sweep, dict) else None
+        if not isinstance(overrides, list):
             return []
-        for word in map(str, words):
-            key, _, value = word.partition("=")
+        for override in map(str, overrides):
+            key, _, value = override.partition("=")
             key = key.lstrip("+")
             if key.startswith(("sweep.", "hydra")) or key == "sweep":
                 continue
@@ -217,7 +221,7 @@ def _swept_settings(runs: list[Entry]) -> list[str]:
 
 
 def curves(comparison: Comparison, metric: str) -> pd.DataFrame:
-    """The metric over steps of every finished run: columns step, value, run, and the settings."""
+    """Return the metric over steps of all finished runs, with columns step, value, run and the settings."""
     rows = []
     for values in comparison.table.to_dict("records"):
         for row in read_numbers(RunFolder(Path(values["run"])).metrics_file):
@@ -228,7 +232,7 @@ def curves(comparison: Comparison, metric: str) -> pd.DataFrame:
 
 
 def labels(table: pd.DataFrame, keys: list[str]) -> pd.Series:
-    """A label for each row, from the values of `keys`."""
+    """Return a label for each row from the values of `keys`."""
     if not keys:
         return pd.Series([""] * len(table), index=table.index)
     with warnings.catch_warnings():
@@ -241,14 +245,14 @@ def labels(table: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def shown(key: str, value: Any) -> str:
-    """``seq_len=20``; of the choice of an option the option alone."""
+    """Format a setting as ``seq_len=20``; for the name of an option, the name alone."""
     if key.endswith(".name"):
         return str(value)
     return f"{key.rpartition('.')[2]}={plain_number(value)}"
 
 
 def plain_number(value: Any) -> str:
-    """A setting as one would write it: 20 and not 20.0, 0.001 and not 0.0010000000001."""
+    """Format a value of a setting without float noise: 0.001 instead of 0.0010000000001."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "—"
     if isinstance(value, bool):
@@ -259,10 +263,10 @@ def plain_number(value: Any) -> str:
 
 
 def best_rows(groups: list[Group], metric: str, mode: str | None) -> list[bool]:
-    """Which groups have the best mean; none where all are the same, or the direction is not known."""
+    """Return which groups have the best mean; none if all are equal or the direction is unknown."""
     means = [group.mean(metric) for group in groups]
     known = [mean for mean in means if mean is not None]
-    # The same numbers added in another order may differ in the last bit.
+    # The order of summation may change the last bit.
     if mode is None or not known or math.isclose(min(known), max(known), rel_tol=1e-12):
         return [False] * len(means)
     best = max(known) if mode == "max" else min(known)

@@ -1,4 +1,4 @@
-"""What the page about a run or a sweep shows, gathered from its folder, which is trusted in nothing."""
+"""The content of a report about a run or a sweep, gathered from its folder. The folder is untrusted."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from seqexp.tracking.plots import loss_figure, rendered
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder
 
-# The most of a picture, of a text, and of a cell of a table.
+# Limits for a picture (bytes), a text and a table cell (characters).
 MOST_PICTURE_BYTES = 5_000_000
 MOST_TEXT = 6_000
 MOST_CELL = 1_000
@@ -45,12 +45,12 @@ class Table:
 
 
 def cut(text: str, most: int = MOST_CELL) -> str:
-    """The beginning of a text that is too long, and how long it is."""
-    return text if len(text) <= most else f"{text[:most]} [cut here: {len(text):,} signs]"
+    """Shorten a text to `most` characters, followed by a note of its full length."""
+    return text if len(text) <= most else f"{text[:most]} [cut here: {len(text):,} characters]"
 
 
 def run_page(entry: Entry) -> dict[str, Any]:
-    """What the page about one run shows."""
+    """Return the content of the report about one run."""
     run = RunFolder(entry.path)
     manifest = run.manifest()
     return {
@@ -72,7 +72,7 @@ def run_page(entry: Entry) -> dict[str, Any]:
 
 
 def sweep_page(entry: Entry) -> dict[str, Any]:
-    """What the page about a sweep shows: the comparison, and its best run in full."""
+    """Return the content of the report about a sweep: the comparison, and its best run in full."""
     sweep = SweepFolder(entry.path)
     jobs = sweep_runs(sweep)
     comparison, note = None, ""
@@ -86,12 +86,12 @@ def sweep_page(entry: Entry) -> dict[str, Any]:
     if comparison:
         figures = comparison_figures(comparison)
         pictures = [Picture(name.replace("_", " "), rendered(figure)) for name, figure in figures.items()]
-    left_out = comparison.left_out if comparison else jobs
+    skipped = comparison.skipped if comparison else jobs
     return {
         **_common(entry, "Sweep"),
         "commands": _sweep_commands(sweep),
         "facts": Table(["", ""], _sweep_facts(entry, sweep, best)),
-        "failures": [(job.path.name, job.error or job.status) for job in left_out],
+        "failures": [(job.path.name, job.error or job.status) for job in skipped],
         "comparison": _comparison_table(comparison) if comparison else None,
         "comparison_note": note,
         "pictures": pictures,
@@ -181,18 +181,18 @@ def _comparison_table(comparison: Comparison) -> Table:
 
 
 def _jobs_table(sweep: SweepFolder, jobs: list[Entry]) -> Table:
-    words = {entry.get("run"): entry.get("words") for entry in sweep.ledger()}
+    overrides = {entry.get("run"): entry.get("words") for entry in sweep.ledger()}
     rows = []
     for job in jobs:
-        typed = words.get(job.path.name)
-        told = " ".join(sweep.swept_words(list(map(str, typed)))) if isinstance(typed, list) else ""
+        typed = overrides.get(job.path.name)
+        swept = " ".join(sweep.swept_overrides(list(map(str, typed)))) if isinstance(typed, list) else ""
         best = f"{job.metric} {number(job.best)}" if job.best is not None else "—"
-        rows.append([job.path.name, job.status, best, told])
-    return Table(["job", "status", "best", "words"], rows)
+        rows.append([job.path.name, job.status, best, swept])
+    return Table(["job", "status", "best", "overrides"], rows)
 
 
 def _pictures(run: RunFolder) -> list[Picture]:
-    """The run's own pictures, its curves first; those of a sweep's job, which has none, are drawn now."""
+    """Return the pictures in the run's folder, curves first; draw the curves of a run without pictures."""
     pictures = _png_files(run.path / "plots")
     rows = read_numbers(run.metrics_file)
     if not pictures and rows:
@@ -203,7 +203,7 @@ def _pictures(run: RunFolder) -> list[Picture]:
 
 
 def _png_files(folder: Path, pattern: str = "*.png") -> list[Picture]:
-    """The pictures in a folder that may be a stranger's: no links, PNG alone, none too large."""
+    """Read the PNG files in an untrusted folder, without links and oversized files."""
     pictures = []
     for file in sorted(folder.glob(pattern))[:200] if not folder.is_symlink() else ():
         try:
@@ -216,7 +216,7 @@ def _png_files(folder: Path, pattern: str = "*.png") -> list[Picture]:
 
 
 def _samples(run: RunFolder) -> list[tuple[str, str]]:
-    """The first, a middle and the last text written at a validation."""
+    """Return the first, a middle and the last text generated at a validation."""
     folder = run.path / "samples"
     files = sorted(folder.glob("step_*.txt")) if not folder.is_symlink() else []
     chosen = dict.fromkeys([files[0], files[len(files) // 2], files[-1]]) if files else {}
@@ -236,7 +236,7 @@ def _step(name: str) -> str:
 
 
 def _sample_pictures(run: RunFolder) -> list[Picture]:
-    """Those of the last validation that had some, such as attention."""
+    """Return the pictures of the last validation that has any, such as attention."""
     pictures = _png_files(run.path / "samples", "step_*.png")
     last = _step(pictures[-1].title) if pictures else ""
     found = [picture for picture in pictures if _step(picture.title) == last]
@@ -246,7 +246,7 @@ def _sample_pictures(run: RunFolder) -> list[Picture]:
 
 
 def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
-    """What `seqexp eval` found about this run, from ``outputs/`` here, the newest last."""
+    """Return the results of `seqexp eval` for this run under ``outputs/``, newest last."""
     found = []
     for file in sorted(OUTPUTS.glob("eval/*/*/result.json"), key=lambda file: file.parent.name):
         result = read_json(file)
@@ -275,7 +275,7 @@ def _unit(result: dict[str, Any], name: str) -> str:
 
 
 def _metrics_table(result: dict[str, Any]) -> Table | None:
-    """Each metric with its unit, and whether more of it is better."""
+    """Return a table of metrics with value, unit and direction."""
     metrics = result.get("metrics")
     if not isinstance(metrics, dict):
         return None
@@ -289,7 +289,7 @@ def _metrics_table(result: dict[str, Any]) -> Table | None:
 
 
 def _task_tables(result: dict[str, Any]) -> list[Table]:
-    """The tables that the run's task made, as `eval` kept them; the file may be a stranger's."""
+    """Return the task's tables from the result of `eval`, without malformed ones; the file is untrusted."""
     tables = result.get("tables")
     found = []
     for table in tables[:20] if isinstance(tables, list) else []:
@@ -306,7 +306,7 @@ def _task_tables(result: dict[str, Any]) -> list[Table]:
 
 
 def _rows_table(rows: Any) -> Table | None:
-    """Rows of `eval`, such as one for each length; where there is one alone it says nothing new."""
+    """Return the rows of `eval`, such as one per length, or None if there are fewer than two."""
     if not isinstance(rows, list) or len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
         return None
     flat = []
@@ -334,9 +334,9 @@ def _corpus(manifest: dict[str, Any]) -> Table | None:
     rows = []
     for key, value in corpus.items():
         if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
-            for part, numbers in value.items():  # the parts of a split
-                told = ", ".join(f"{name} {_measured_text(n)}" for name, n in numbers.items())
-                rows.append([f"{key}: {part}", told])
+            for split, numbers in value.items():
+                text = ", ".join(f"{name} {_measured_text(n)}" for name, n in numbers.items())
+                rows.append([f"{key}: {split}", text])
         elif value is not None:
             rows.append([str(key), _text(value)])
     return Table(["", ""], rows)

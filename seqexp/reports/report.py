@@ -1,7 +1,7 @@
-"""A page about a run or a sweep, written as HTML, Markdown or JSON.
+"""Write the report about a run or a sweep as HTML, Markdown or JSON.
 
-Folders may come from strangers: in HTML all text is escaped, pictures are embedded as PNG alone, and nothing
-is loaded from elsewhere; in Markdown nothing is markup but ours.
+Folders are untrusted. In HTML all text is escaped, pictures are embedded as PNG, and no external resource is
+loaded; in Markdown all text from the folder is escaped.
 """
 
 import json
@@ -16,17 +16,17 @@ from seqexp.reports.page import MOST_TEXT, Picture, cut, run_page, sweep_page
 from seqexp.reports.tables import escape_markdown
 from seqexp.tracking.catalog import Entry
 
-# The most of all pictures on a page.
+# Limit for all pictures of a report together.
 MOST_PICTURES_BYTES = 30_000_000
 
 
 def write_report(entry: Entry, target: Path) -> None:
-    """Write the page about a run or sweep as HTML or, if `target` ends so, Markdown.
+    """Write the report about a run or sweep as HTML, or as Markdown if `target` ends in ``.md``.
 
-    Pictures are part of the HTML; beside Markdown they lie in ``<name>-files/``.
+    HTML embeds the pictures; Markdown links to them in ``<name>-files/``.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written.
     """
     page = make_page(entry)
     make_folder(target.parent)
@@ -40,7 +40,7 @@ def write_report(entry: Entry, target: Path) -> None:
 
 
 def _write_pictures(page: dict[str, Any], target: Path) -> dict[int, str]:
-    """Write the pictures beside a Markdown page; the link of each, by the picture's id."""
+    """Write the pictures beside a Markdown report; return the link to each by the picture's ``id()``."""
     pictures = [*page["pictures"], *page["sample_pictures"]]
     for _, _, more in page["evaluations"]:
         pictures += more
@@ -59,7 +59,7 @@ def _write_pictures(page: dict[str, Any], target: Path) -> dict[int, str]:
 
 
 def render(page: dict[str, Any], template: str) -> str:
-    """The page through a template."""
+    """Render the report with a template."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -76,7 +76,7 @@ def render(page: dict[str, Any], template: str) -> str:
 
 
 def _fence(text: str) -> str:
-    """A code block that no text inside it can end."""
+    """Return a code block with a fence longer than any run of backticks in the text."""
     text = text.replace("\r", "\n")
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     marks = "`" * max(3, longest + 1)
@@ -84,7 +84,7 @@ def _fence(text: str) -> str:
 
 
 def make_page(entry: Entry) -> dict[str, Any]:
-    """What the page shows; long texts are cut, and say so."""
+    """Return the content of the report, with long texts cut and pictures limited in total size."""
     page = sweep_page(entry) if entry.kind == "sweep" else run_page(entry)
     page["commands"] = [cut(command, MOST_TEXT) for command in page["commands"]]
     page["failures"] = [(cut(name), cut(error, MOST_TEXT)) for name, error in page["failures"][:100]]
@@ -93,7 +93,7 @@ def make_page(entry: Entry) -> dict[str, Any]:
         if table:
             table.header = [cut(cell) for cell in table.header]
             table.rows = [[cut(cell) for cell in row] for row in table.rows]
-    room = MOST_PICTURES_BYTES
+    bytes_left = MOST_PICTURES_BYTES
     for pictures in (
         page["pictures"],
         page["sample_pictures"],
@@ -101,14 +101,14 @@ def make_page(entry: Entry) -> dict[str, Any]:
     ):
         kept = []
         for picture in pictures:
-            room -= len(picture.png)
-            kept += [picture] if room > 0 else []
+            bytes_left -= len(picture.png)
+            kept += [picture] if bytes_left > 0 else []
         pictures[:] = kept
     return page
 
 
 def as_json(entry: Entry) -> str:
-    """What the page holds, as JSON; of pictures the titles."""
+    """Return the content of the report as JSON, with the titles of the pictures in their place."""
 
     def plain(value: Any) -> Any:
         return value.title if isinstance(value, Picture) else vars(value)

@@ -17,7 +17,7 @@ FORMATS = ("table", "csv", "markdown", "latex", "json")
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list[bool]]]:
-    """Header, cells, and which cells are the best of their column."""
+    """Return header, cells, and a mask of the best cells of each column."""
     groups = comparison.by_setting()
     header = [*comparison.settings, "n", *comparison.metrics]
     rows = [
@@ -34,9 +34,9 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], list[list
 
 
 def mean_and_deviation(mean: float | None, deviation: float | None) -> str:
-    """``0.823 ± 0.012``: the deviation with two digits, the mean as far; 0.8231 of one run alone.
+    """Format as ``0.823 ± 0.012``: two digits of the deviation, the mean to the same decimal place.
 
-    What is below a thousandth has a common power of ten: ``(7.6 ± 6.7)e-06``.
+    A mean without deviation has four digits. Values below 0.001 share a power of ten: ``(7.6 ± 6.7)e-06``.
     """
     if mean is None:
         return "—"
@@ -53,7 +53,7 @@ def mean_and_deviation(mean: float | None, deviation: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits, and whole numbers in full: 1.885, 37.29, 0.0121, 5,798,256."""
+    """Format with four significant digits, integers in full: 1.885, 37.29, 0.0121, 5,798,256."""
     if isinstance(value, int) and abs(value) >= 10**15:
         return (
             f"{str(value)[:1]}e{len(str(abs(value))) - 1}"
@@ -70,7 +70,7 @@ def number(value: float) -> str:
 
 
 def as_rich(comparison: Comparison, title: str) -> "Table":
-    """For the terminal, the best of each column in bold."""
+    """Return the table for the terminal, with the best of each column in bold."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -88,7 +88,7 @@ def as_rich(comparison: Comparison, title: str) -> "Table":
 
 
 def as_text(comparison: Comparison, form: str) -> str:
-    """The table as ``csv``, ``markdown``, ``latex`` or ``json``."""
+    """Format the table as ``csv``, ``markdown``, ``latex`` or ``json``."""
     if form == "csv":
         return _csv(comparison)
     if form == "json":
@@ -107,7 +107,7 @@ def as_text(comparison: Comparison, form: str) -> str:
     align = ["left"] * len(comparison.settings) + ["right"] * (1 + len(comparison.metrics))
     form = {"latex": "latex_booktabs", "markdown": "github"}[form]
     if form == "latex_booktabs":
-        form = "latex_raw"  # the cells are escaped already; its rules are made booktabs' below
+        form = "latex_raw"  # the cells are escaped already; the rules of booktabs are inserted below
     text = tabulate(
         shown, [escape(name) for name in header], tablefmt=form, disable_numparse=True, colalign=align
     )
@@ -118,7 +118,7 @@ def as_text(comparison: Comparison, form: str) -> str:
 
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:
-    """The table, the runs behind it, and those left out, as plain values of full precision."""
+    """Return the table, its runs and the skipped runs as plain values in full precision."""
     rows = [
         {
             "settings": group.settings,
@@ -130,10 +130,8 @@ def as_plain(comparison: Comparison) -> dict[str, Any]:
         for group in comparison.by_setting()
     ]
     runs = comparison.table.astype(object).where(comparison.table.notna(), None).to_dict("records")
-    left_out = [
-        {"run": str(run.path), "status": run.status, "error": run.error} for run in comparison.left_out
-    ]
-    return {"rows": rows, "runs": runs, "left_out": left_out}
+    skipped = [{"run": str(run.path), "status": run.status, "error": run.error} for run in comparison.skipped]
+    return {"rows": rows, "runs": runs, "skipped": skipped}
 
 
 def _csv(comparison: Comparison) -> str:
@@ -156,7 +154,7 @@ def _escape_latex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text in one line that Markdown shows as it is: no markup, link, picture or HTML."""
+    """Escape text so that Markdown shows it on one line without markup, links, pictures or HTML."""
     text = " ".join(text.split())
     text = re.sub(r"([\\`*_\[\]<>!|&~#])", r"\\\1", printable(text))
-    return text.replace("://", ":\\/\\/")  # some readers make links of bare addresses
+    return text.replace("://", ":\\/\\/")  # some renderers turn bare addresses into links

@@ -1,1 +1,1 @@
-"""Sweeps: grids and searches over many runs, which go on where they stopped."""
+"""Sweeps: grids and searches over many runs, which can be resumed."""

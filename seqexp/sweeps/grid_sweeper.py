@@ -1,4 +1,4 @@
-"""Hydra's own sweeper of grids, made to compose each job once."""
+"""Hydra's basic sweeper, changed to compose each job once."""
 
 import sys
 from pathlib import Path
@@ -11,17 +11,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from seqexp.files import make_folder
-from seqexp.quoting import param_words
+from seqexp.quoting import param_overrides
 from seqexp.sweeps.job import note_killed_jobs
 from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.sweep_folder import SweepFolder
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the values typed.
+    """Run every combination of the swept values.
 
-    Hydra composes all jobs before the first one, to find mistakes, and each of them again when it is
-    launched, which for short jobs takes longer than their training: here the first result is kept.
+    Hydra composes all jobs before the first one to find mistakes, and composes each again at its launch.
+    That takes longer than the training of short jobs, so the first result is kept.
     """
 
     __module__ = "hydra_plugins.seqexp"
@@ -32,7 +32,7 @@ class GridSweeper(BasicSweeper):
         super().setup(hydra_context=HydraContext(loader, hydra_context.callbacks), **more)
 
     def _parse_config(self) -> list[str]:
-        return param_words(self.params)
+        return param_overrides(self.params)
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -52,15 +52,15 @@ class GridSweeper(BasicSweeper):
             try:
                 return super().sweep(arguments)
             except TerminatedWorkerError:
-                # The jobs that are done are found again; the others go on.
+                # Sweep again: finished jobs are found in the folder, the others are resumed.
                 if not note_killed_jobs(SweepFolder(Path(str(self.config.hydra.sweep.dir)))):
                     raise
-                print("a job's process was killed; going on with the others", file=sys.stderr)
+                print("a job's process was killed; continuing with the others", file=sys.stderr)
                 self.batch_index = 0
 
 
 class _ComposedOnce:
-    """A loader of configurations that keeps those of jobs that are validated until they are launched."""
+    """A configuration loader that keeps the configurations of validated jobs until their launch."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
@@ -80,7 +80,7 @@ class _ComposedOnce:
         return getattr(self._loader, name)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Jobs in other processes compose their own.
+        # Jobs in other processes compose their own configuration.
         return {"_loader": self._loader, "keep": False, "_kept": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One job of a sweep: which folder is its own, and what is left to do in it."""
+"""One job of a sweep: its folder, and what remains to be done in it."""
 
 import hashlib
 import os
@@ -15,29 +15,29 @@ from seqexp.tracking.catalog import flatten, read_flat_config
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.tracking.sweep_folder import SweepFolder
 
-# So many times a job whose process was killed is tried again, before it has failed.
+# Number of times that a job's process may be killed before the job counts as failed.
 MOST_KILLS = 2
 
 
 @dataclass
 class SweepJob:
-    """A job as its own process sees it; `threads` is its share of the cores where jobs run side by side."""
+    """A job in its own process; `threads` is its share of the cores if several jobs run in parallel."""
 
     sweep: SweepFolder
     number: int
-    words: list[str]
-    side_by_side: bool
+    overrides: list[str]
+    parallel: bool
     threads: int | None = None
-    run: RunFolder | None = None  # once it is found or made
+    run: RunFolder | None = None  # set by `open`
 
     def open(self, config: TrainConfig) -> str:
-        """Find or make `run`; says what is to be done there.
+        """Find or create the folder `run`; return what remains to be done there.
 
-        ``new``, ``resume`` (it was interrupted and has a checkpoint), ``again`` (it failed, or came to no
-        checkpoint: the caller clears it), ``finished`` or ``elsewhere`` (another process works on it).
+        ``new``; ``resume``: interrupted, with a checkpoint; ``again``: failed, or without a checkpoint (the
+        caller clears the folder); ``finished``; or ``elsewhere``: another process works on it.
 
         Raises:
-            RunFailedError: its process was killed several times since the command line was typed.
+            RunFailedError: the job's process was killed several times during this command line.
         """
         self.run = find_job(self.sweep, self.number, config)
         if self.run and self._kills() >= MOST_KILLS:
@@ -49,7 +49,7 @@ class SweepJob:
             except FileExistsError as error:
                 if not path.is_dir():
                     raise cannot_make(path, error) from error
-                # Another process came first.
+                # Another process created it first.
                 self.run = RunFolder(path)
                 return "elsewhere"
             self.run = RunFolder(path)
@@ -64,46 +64,47 @@ class SweepJob:
         return "again"
 
     def _kills(self) -> int:
-        """How often this job's process was killed since the command line was typed."""
+        """Return how often this job's process was killed during this command line."""
         assert self.run is not None
         entries = [entry for entry in self.sweep.this_call() if entry.get("run") == self.run.path.name]
         return sum(entry["status"] == "killed" for entry in entries)
 
     def fail(self, error: Exception) -> None:
-        """Leave the error in the job's folder; one that failed before it had a folder gets one."""
+        """Create a folder with the error, if the job failed before it had a folder."""
         if self.run is None:
-            words = " ".join(self.words)
-            name = f"{self.number}_{hashlib.sha256(words.encode()).hexdigest()[:10]}"
+            overrides = " ".join(self.overrides)
+            name = f"{self.number}_{hashlib.sha256(overrides.encode()).hexdigest()[:10]}"
             self.run = RunFolder(self.sweep.path / name)
             make_folder(self.run.path)
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-            self.run.write_status("failed", error=text, words=self.words)
+            self.run.write_status("failed", error=text, words=self.overrides)
 
     def record(self, status: str, **more: Any) -> None:
-        """This job's line in the sweep's ledger."""
+        """Append this job's line to the sweep's ledger."""
         folder = self.run.path.name if self.run else None
         monitor = self.run.result().get("monitor") if self.run else None
         if isinstance(monitor, dict) and monitor.get("name") == more.get("metric"):
-            more["mode"] = monitor.get("mode")  # whether more or less of it is better
-        self.sweep.record({"job": self.number, "words": self.words, "run": folder, "status": status, **more})
+            more["mode"] = monitor.get("mode")
+        entry = {"job": self.number, "words": self.overrides, "run": folder, "status": status}
+        self.sweep.record({**entry, **more})
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def jobs_at_once(launcher: Mapping[str, Any]) -> int:
-    """How many jobs a launcher with these settings runs side by side on this machine."""
+    """Return how many jobs a launcher with these settings runs in parallel on this machine."""
     jobs = int(launcher.get("n_jobs") or 1)
     return max(1, jobs if jobs > 0 else cores() + 1 + jobs)
 
 
 def note_killed_jobs(sweep: SweepFolder) -> bool:
-    """Write jobs that were killed since the command line was typed into the ledger; whether there were any.
+    """Record jobs that were killed during this command line in the ledger; return whether there were any.
 
-    When one process of several side by side is killed, joblib ends the others too: who is to blame shows
-    when it happens again.
+    When one of several parallel processes is killed, joblib ends the others too. All of them are recorded;
+    the job at fault is the one that is killed again.
     """
     begun = datetime.fromtimestamp(sweep.call.get("started", 0.0)).astimezone().isoformat()
     killed = [
@@ -118,18 +119,18 @@ def note_killed_jobs(sweep: SweepFolder) -> bool:
 
 
 def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder | None:
-    """The folder of an earlier job with this configuration, whatever number it had then.
+    """Return the folder of an earlier job with this configuration and any number, or None.
 
-    The fingerprint leaves out what does not decide the result, such as the precision. Where a sweep varies
-    that, the job must have the same value; else one with the very same settings comes first, then the one
-    with the same number.
+    The fingerprint excludes settings that do not decide the result, such as the precision. If the sweep
+    varies such a setting, its value must be equal; otherwise a job with equal settings is preferred, then
+    one with the same number.
     """
     ours = flatten(to_plain(config))
     varied = {name for key in sweep.call.get("swept", []) for name in (key, f"{key}.name") if name in ours}
-    # Files are part of the fingerprint as typed; a saved configuration has their absolute paths.
+    # The fingerprint has paths as typed, a saved configuration has absolute paths.
     varied = {name for name in varied if not name.endswith("path")}
 
-    def strangeness(run: RunFolder) -> tuple[bool, bool]:
+    def mismatch(run: RunFolder) -> tuple[bool, bool]:
         other = read_flat_config(run)
         same = all(other.get(key) == ours[key] for key in ours if key.startswith(("device.", "generation.")))
         return not same, run.path.name.partition("_")[0] != str(number)
@@ -139,5 +140,5 @@ def find_job(sweep: SweepFolder, number: int, config: TrainConfig) -> RunFolder 
         return not other or all(other.get(key) == ours[key] for key in varied)
 
     paths = sorted(sweep.path.glob(f"*_{config.fingerprint()}"))
-    runs = [RunFolder(path) for path in paths if path.is_dir()]  # a link may lead nowhere
-    return min(filter(possible, runs), key=strangeness, default=None)
+    runs = [RunFolder(path) for path in paths if path.is_dir()]  # excludes broken links
+    return min(filter(possible, runs), key=mismatch, default=None)

@@ -1,4 +1,4 @@
-"""Hydra's sweeper for ``sweep=optuna``: draws trials, launches them with any launcher, tells the study."""
+"""Hydra's sweeper for ``sweep=optuna``: draws trials, launches them, and reports results to the study."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ from seqexp.config.root import to_typed
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
 from seqexp.files import make_folder
-from seqexp.quoting import param_words
+from seqexp.quoting import param_overrides
 from seqexp.sweeps.job import jobs_at_once, note_killed_jobs
 from seqexp.sweeps.overrides import keep_quotes
 from seqexp.tracking.run_folder import LOCK, command_line
@@ -25,7 +25,7 @@ from seqexp.tracking.sweep_folder import SweepFolder
 
 
 class OptunaSweeper(Sweeper):
-    """One study in the sweep's folder; the same line again goes on to `sweep.n_trials` in all."""
+    """Run one study in the sweep's folder, up to `sweep.n_trials` trials over all its command lines."""
 
     __module__ = "hydra_plugins.seqexp"
 
@@ -40,14 +40,14 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from seqexp.metrics.metric import check_monitor
-        from seqexp.sweeps.search import Search, Space, check_sampler, damage_said
+        from seqexp.sweeps.search import Search, Space, check_sampler, explain_damage
         from seqexp.tasks.declared import declared_metrics
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
-        words = [*param_words(self._params), *arguments]
-        space = Space(keep_quotes(parser.parse_overrides(words)), self._is_whole)
-        # Hydra's own configuration knows only words without a range: settings come from one like a job's.
-        first = to_typed(self._composed(space.first_words()))
+        overrides = [*param_overrides(self._params), *arguments]
+        space = Space(keep_quotes(parser.parse_overrides(overrides)), self._is_integer)
+        # Hydra's own configuration lacks overrides with a range: read the settings from that of a job.
+        first = to_typed(self._composed(space.first_overrides()))
         settings = first.sweep
         check_sampler(settings, space)
         sweep = SweepFolder(Path(str(self._config.hydra.sweep.dir)))
@@ -59,19 +59,19 @@ class OptunaSweeper(Sweeper):
         }
         try:
             with FileLock(sweep.path / LOCK, timeout=0):
-                with damage_said(sweep):
+                with explain_damage(sweep):
                     search = Search(sweep, settings, space, objectives, first.seed)
                 self._run(search, sweep, settings)
         except Timeout:
             raise UserError(f"{sweep.path} is in use by another search; wait for it, or stop it.") from None
 
-    def _is_whole(self, key: str) -> bool:
-        """Whether a setting is a whole number; Hydra makes real ones of interval(4,16)."""
+    def _is_integer(self, key: str) -> bool:
+        """Return whether a setting is an integer; Hydra reads interval(4,16) as floats."""
         value = OmegaConf.select(self._config, key)
         return isinstance(value, int) and not isinstance(value, bool)
 
-    def _composed(self, words: list[str]) -> DictConfig:
-        composed: DictConfig = self._context.config_loader.load_sweep_config(self._config, words)
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        composed: DictConfig = self._context.config_loader.load_sweep_config(self._config, overrides)
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         return composed
@@ -85,41 +85,40 @@ class OptunaSweeper(Sweeper):
         sweep.begin_call(command_line(), str(settings.sampler), launcher, settings.n_trials, swept, before)
         at_once = settings.batch_size or jobs_at_once(self._config.hydra.launcher)
         while (left := settings.n_trials - search.done()) > 0 and search.drawable():
-            trials = self._those_that_compose(search, sweep, search.ask(min(at_once, left)))
+            trials = self._composable(search, sweep, search.ask(min(at_once, left)))
             if not trials:
                 continue
-            jobs = [search.words(trial) for trial in trials]
+            jobs = [search.overrides(trial) for trial in trials]
             try:
                 returned = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
             except TerminatedWorkerError:
                 if not note_killed_jobs(sweep):
                     raise
-                print("a job's process was killed; its trial goes on", file=sys.stderr)
+                print("a job's process was killed; its trial is resumed", file=sys.stderr)
                 search.queue_again()
                 continue
-            came = [job.return_value for job in returned]
-            for trial, result in zip(trials, came, strict=True):
+            results = [job.return_value for job in returned]
+            for trial, result in zip(trials, results, strict=True):
                 if result not in ("interrupted", "elsewhere"):
                     search.tell(trial, result)
-            if "interrupted" in came:
+            if "interrupted" in results:
                 raise KeyboardInterrupt
-            if "elsewhere" in came:
-                # Two of a batch were the same, and one has done the work: the other finds its result.
+            if "elsewhere" in results:
+                # Two trials of a batch were equal and one did the work: the other finds its result.
                 search.queue_again()
 
-    def _those_that_compose(self, search: Any, sweep: SweepFolder, trials: list[Any]) -> list[Any]:
-        """A trial whose words do not go together has failed; it stops no other."""
+    def _composable(self, search: Any, sweep: SweepFolder, trials: list[Any]) -> list[Any]:
+        """Return the trials with a valid configuration; record the others as failed."""
         good = []
         for trial in trials:
             try:
-                self._composed(search.words(trial))
+                self._composed(search.overrides(trial))
             except (HydraException, OmegaConfBaseException) as error:
                 search.tell(trial, "failed")
                 lines = [line for line in f"{error.__cause__ or error}".splitlines() if line.strip()]
-                words, said = search.words(trial), lines[0]
-                entry = {"job": trial.number, "words": words, "run": None, "status": "failed", "error": said}
-                sweep.record(entry)
-                print(f"seqexp train: trial {trial.number} failed: {said}", file=sys.stderr)
+                entry = {"job": trial.number, "words": search.overrides(trial), "run": None}
+                sweep.record({**entry, "status": "failed", "error": lines[0]})
+                print(f"seqexp train: trial {trial.number} failed: {lines[0]}", file=sys.stderr)
             else:
                 good.append(trial)
         return good

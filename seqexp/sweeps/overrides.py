@@ -1,4 +1,4 @@
-"""Overrides of a sweep's jobs: text and paths stay quoted when Hydra writes them anew."""
+"""Overrides of a sweep's jobs: keep text and paths quoted when Hydra formats them."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from seqexp.quoting import LITERAL_KEYS, PATH_KEYS
 
 
 def keep_quotes(overrides: Sequence[Override]) -> list[Override]:
-    """Quote the strings of ``choice('ü.txt','a b')`` again, where the key takes text or a path.
+    """Quote the strings of ``choice('ü.txt','a b')`` again if the key takes text or a path.
 
-    Hydra drops the quotes of what stands in ``choice(...)``, and could not read the jobs' words without.
+    Hydra drops the quotes inside ``choice(...)``, and could not parse the jobs' overrides without them.
     """
     for override in overrides:
         leaf = override.key_or_group.rpartition(".")[2]

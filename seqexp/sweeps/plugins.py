@@ -1,4 +1,4 @@
-"""Our sweepers, where Hydra looks for them."""
+"""Registration of the sweepers with Hydra."""
 
 import sys
 from types import ModuleType
@@ -7,9 +7,9 @@ from hydra.core.plugins import Plugins
 
 
 def register_sweepers() -> None:
-    """Hydra takes sweepers from the package ``hydra_plugins`` alone, so they get a module there."""
+    """Register the sweepers in a module of ``hydra_plugins``, the only package that Hydra searches."""
     plugins = Plugins.instance()
-    # Only now: looking for plugins, Hydra executes the module of its own sweeper, our base class, once more.
+    # Import after Plugins.instance(), which executes the module of the base class, Hydra's sweeper, again.
     from seqexp.sweeps.grid_sweeper import GridSweeper
     from seqexp.sweeps.optuna_sweeper import OptunaSweeper
 

@@ -1,4 +1,4 @@
-"""How far a sweep is: a line after each job, or a bar over jobs that run side by side."""
+"""Progress of a sweep: a line after each job, or a bar over parallel jobs."""
 
 import math
 import sys
@@ -15,10 +15,7 @@ DONE = ("finished", "pruned", "failed")
 
 
 def best_jobs(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each metric that jobs were judged by, the ledger's entry with the best value.
-
-    Jobs that chose their checkpoints by different metrics are not compared with each other.
-    """
+    """Return the ledger's entry with the best value, for each metric that jobs are monitored by."""
     last = {entry["run"]: entry for entry in entries if _is_number(entry.get("value"))}
     best: dict[str, dict[str, Any]] = {}
     for entry in last.values():
@@ -34,18 +31,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def told(sweep: SweepFolder, number: int, words: list[str]) -> str:
-    """What a job is called: the overrides in which it differs from the sweep's other jobs."""
-    return " ".join(_rounded(as_typed(word)) for word in sweep.swept_words(words)) or f"job {number}"
+def job_label(sweep: SweepFolder, number: int, overrides: list[str]) -> str:
+    """Return the overrides in which a job differs from the sweep's other jobs, or its number."""
+    return " ".join(_rounded(as_typed(one)) for one in sweep.swept_overrides(overrides)) or f"job {number}"
 
 
-def _rounded(word: str) -> str:
-    """``lr=0.0137`` for ``lr=0.013714285714285714``, as a search draws them."""
-    key, _, value = word.partition("=")
+def _rounded(override: str) -> str:
+    """Shorten ``lr=0.013714285714285714``, as drawn by a search, to ``lr=0.01371``."""
+    key, _, value = override.partition("=")
     try:
-        return f"{key}={float(value):.4g}" if len(value) > 7 else word
+        return f"{key}={float(value):.4g}" if len(value) > 7 else override
     except ValueError:
-        return word
+        return override
 
 
 def time_left(seconds: float) -> str:
@@ -55,7 +52,7 @@ def time_left(seconds: float) -> str:
 
 
 def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
-    """Jobs done, jobs in all, and the rest of the line: failures, the best so far, the time left."""
+    """Return jobs done, jobs in total, and the rest of the line: failures, best so far, time left."""
     call, entries = sweep.call, sweep.this_call()
     total = call.get("jobs", 0)
     by_job = {entry["job"]: entry for entry in entries if entry["status"] in DONE}
@@ -65,10 +62,10 @@ def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
     failed = sum(entry["status"] == "failed" for entry in by_job.values())
     pruned = sum(entry["status"] == "pruned" for entry in by_job.values())
     if failed or pruned:
-        parts.append(", ".join(f"{n} {word}" for n, word in ((failed, "failed"), (pruned, "pruned")) if n))
+        parts.append(", ".join(f"{n} {state}" for n, state in ((failed, "failed"), (pruned, "pruned")) if n))
     for metric, best in best_jobs(sweep.ledger()).items():
-        words = told(sweep, best["job"], best["words"])
-        parts.append(f"best {metric} {best['value']:.4g} ({words})")
+        label = job_label(sweep, best["job"], best["words"])
+        parts.append(f"best {metric} {best['value']:.4g} ({label})")
     if worked and done < total:
         per_job = (time.time() - call["started"]) / len(worked)
         parts.append(f"about {time_left(per_job * (total - done))} left")
@@ -76,7 +73,7 @@ def progress_line(sweep: SweepFolder) -> tuple[int, int, str]:
 
 
 class SweepWatch:
-    """For jobs side by side: a bar on a terminal, elsewhere a line whenever a job has ended."""
+    """Progress of parallel jobs: a bar on a terminal, elsewhere a line whenever a job has ended."""
 
     def __init__(self, sweep: SweepFolder) -> None:
         self._sweep = sweep

@@ -1,7 +1,7 @@
-"""A search by Optuna: what is searched over, the study in the sweep's folder, and its trials.
+"""A search by Optuna: the search space, the study in the sweep's folder, and its trials.
 
-The study is a sqlite file. Each trial is drawn by a sampler that is seeded anew from the seed and the trial's
-number, so that a search that was interrupted draws what it would have drawn.
+The study is a sqlite file. The sampler of each trial is seeded from the seed and the number of trials, so
+that an interrupted search draws the same trials as an uninterrupted one.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from seqexp.files import make_folder
 from seqexp.tracking.sweep_folder import STUDY, SweepFolder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-# Words that say how to search or where to compute, and may differ when a search goes on.
-FREE_WORDS = (
+# Overrides that may differ when a search is resumed: how to search, and where to compute.
+FREE_OVERRIDES = (
     "sweep.n_trials=",
     "sweep.batch_size=",
     "sweep.sampler=",
@@ -47,15 +47,15 @@ FREE_WORDS = (
 
 
 class Space:
-    """What the words typed hold fixed, and what they leave to the search."""
+    """The search space of a command line: fixed overrides, and distributions of the searched settings."""
 
     def __init__(
-        self, overrides: Sequence[Override], is_whole: Callable[[str], bool] = lambda key: False
+        self, overrides: Sequence[Override], is_integer: Callable[[str], bool] = lambda key: False
     ) -> None:
-        """`is_whole` tells of a setting whether it is a whole number.
+        """`is_integer` returns whether a setting is an integer.
 
         Raises:
-            UserError: there is nothing to search over, or a range is none.
+            UserError: no override has a range, or a range is invalid.
         """
         self.fixed: list[str] = []
         self.distributions: dict[str, BaseDistribution] = {}
@@ -69,22 +69,22 @@ class Space:
                 self.fixed.append(f"{key}={values[0]}")
             else:
                 try:
-                    self.distributions[key] = _distribution(override, values, is_whole(key.lstrip("+")))
+                    self.distributions[key] = _distribution(override, values, is_integer(key.lstrip("+")))
                 except ValueError as error:
-                    raise UserError(f"{override.input_line} is no range to search: {error}") from error
+                    raise UserError(f"{override.input_line} is not a range to search: {error}") from error
         if not self.distributions:
             raise UserError(
                 "sweep=optuna has nothing to search over; give a range: "
                 "'optimizer.lr=tag(log,interval(1e-4,1e-2))', model.n_layer='range(1,5)' or model=rnn,lstm."
             )
 
-    def words(self, parameters: Mapping[str, Any]) -> list[str]:
-        """The words of a job with these parameters."""
+    def overrides(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the overrides of a job with these parameters."""
         return [*self.fixed, *(f"{key}={parameters[key]}" for key in self.distributions)]
 
-    def first_words(self) -> list[str]:
-        """The words of some job: the first of all choices, the lower ends of all ranges."""
-        return self.words(
+    def first_overrides(self) -> list[str]:
+        """Return the overrides of one job: the first of all choices, the lower ends of all ranges."""
+        return self.overrides(
             {
                 key: space.choices[0] if isinstance(space, CategoricalDistribution) else space.low  # type: ignore[attr-defined]
                 for key, space in self.distributions.items()
@@ -92,9 +92,9 @@ class Space:
         )
 
     def described(self) -> dict[str, Any]:
-        """What must be the same when the search goes on."""
+        """Return what must be the same when the search is resumed, for the study."""
         return {
-            "fixed": sorted(word for word in self.fixed if not word.lstrip("+").startswith(FREE_WORDS)),
+            "fixed": sorted(one for one in self.fixed if not one.lstrip("+").startswith(FREE_OVERRIDES)),
             "searched": {
                 key: json.loads(optuna.distributions.distribution_to_json(distribution))
                 for key, distribution in self.distributions.items()
@@ -103,18 +103,18 @@ class Space:
 
 
 def _lines(described: dict[str, Any]) -> set[str]:
-    """What describes a search, as words that can be compared one by one."""
+    """Return the description of a search as lines that can be compared."""
     searched = {f"{key}: {value}" for key, value in described.get("searched", {}).items()}
     return {*described.get("fixed", []), *searched, f"sweep.objectives={described.get('objectives')}"}
 
 
-def _distribution(override: Override, values: list[str], whole: bool) -> BaseDistribution:
+def _distribution(override: Override, values: list[str], integer: bool) -> BaseDistribution:
     value, log = override.value(), "log" in getattr(override.value(), "tags", ())
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
         assert low is not None
         assert high is not None
-        if (whole or isinstance(low, int)) and float(low).is_integer() and float(high).is_integer():
+        if (integer or isinstance(low, int)) and float(low).is_integer() and float(high).is_integer():
             return IntDistribution(int(low), int(high), log=log)
         return FloatDistribution(float(low), float(high), log=log)
     numbers = [_number(text) for text in values]
@@ -146,10 +146,10 @@ class Search:
         objectives: Mapping[str, str],
         seed: int,
     ) -> None:
-        """Open the study, or make it; `objectives` are names of metrics with ``max`` or ``min``.
+        """Open or create the study; `objectives` maps names of metrics to ``max`` or ``min``.
 
         Raises:
-            UserError: the folder holds another search.
+            UserError: the folder contains another search.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -171,14 +171,14 @@ class Search:
             self.study.set_user_attr("search", described)
         elif before != described:
             was, now = (_lines(one) for one in (before, described))
-            changed = [f"without {word}" for word in now - was] + [f"with {word}" for word in was - now]
+            changed = [f"without {line}" for line in now - was] + [f"with {line}" for line in was - now]
             raise UserError(
-                f"another search is in this sweep, begun {', '.join(changed)}. Choose "
-                "another sweep.name, or type the words of the first time."
+                f"this sweep contains another search, started {', '.join(changed)}. Choose "
+                "another sweep.name, or type the overrides of the first time."
             )
 
     def queue_again(self, failed: bool = False) -> None:
-        """Trials that were interrupted go back into the queue, with those that `failed` if asked for."""
+        """Put interrupted trials back into the queue, and failed ones too if `failed`."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {trial.user_attrs.get("again") for trial in trials}
         if self.settings.sampler == "cmaes":
@@ -186,25 +186,25 @@ class Search:
                 _check_cma_state(trial.system_attrs)
         for trial in trials:
             if trial.state == TrialState.RUNNING:
-                # The same trial, with the parameters it has.
+                # Keep the trial's number and parameters.
                 self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
             elif failed and trial.state == TrialState.FAIL and trial.number not in repeated:
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def done(self) -> int:
-        """How many trials came to an end; one that was tried again counts once."""
+        """Return how many trials have ended; a repeated trial counts once."""
         trials = self.study.get_trials(deepcopy=False)
         repeated = {trial.user_attrs.get("again") for trial in trials}
         return sum(trial.state in DONE and trial.number not in repeated for trial in trials)
 
     def ask(self, count: int) -> list[optuna.trial.Trial]:
-        """As many trials as asked for, or as there still may be."""
+        """Draw up to `count` trials."""
         return [self._ask() for _ in range(int(min(count, self.drawable())))]
 
     def _ask(self) -> optuna.trial.Trial:
         self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
-            # CMA-ES says of its first trial that it is drawn at random.
+            # CMA-ES warns that its first trial is drawn at random.
             warnings.simplefilter("ignore", UserWarning)
             return self.study.ask(self.space.distributions)
 
@@ -222,7 +222,7 @@ class Search:
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     def drawable(self) -> float:
-        """How many trials there may still be; of a grid its points that were not drawn, and those waiting."""
+        """Return how many trials can still be drawn: for a grid, its remaining points and waiting trials."""
         if self.settings.sampler != "grid":
             return math.inf
         trials = self.study.get_trials(deepcopy=False)
@@ -231,25 +231,25 @@ class Search:
         points = math.prod(len(_values(space)) for space in self.space.distributions.values())
         return points - drawn + waiting
 
-    def words(self, trial: optuna.trial.Trial) -> list[str]:
-        """The words of a trial's job."""
-        return [*self.space.words(trial.params), f"sweep.trial={trial.number}"]
+    def overrides(self, trial: optuna.trial.Trial) -> list[str]:
+        """Return the overrides of a trial's job."""
+        return [*self.space.overrides(trial.params), f"sweep.trial={trial.number}"]
 
-    def tell(self, trial: optuna.trial.Trial, came: Any) -> None:
-        """`came` is what the job returned: its values, ``pruned`` or ``failed``."""
+    def tell(self, trial: optuna.trial.Trial, result: Any) -> None:
+        """Report what the job returned to the study: its values, ``pruned`` or ``failed``."""
         # GridSampler would call study.stop() after its last point, which only study.optimize() may.
         self.study.sampler = optuna.samplers.RandomSampler()
-        if came == "pruned":
+        if result == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif came == "failed":
+        elif result == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.study.tell(trial, came)
+            self.study.tell(trial, result)
 
 
 def open_storage(sweep: SweepFolder) -> optuna.storages.RDBStorage:
-    """Open, or make, the sqlite file of the study."""
-    # The path is no part of a URL, in which '?', '#', '%' and, for Optuna, braces have a meaning.
+    """Open or create the sqlite file of the study."""
+    # Connect by path: in a URL, '?', '#', '%' and (for Optuna) braces have a meaning.
     connect = functools.partial(sqlite3.connect, sweep.path / STUDY, check_same_thread=False)
     return optuna.storages.RDBStorage("sqlite://", {"creator": connect, "poolclass": QueuePool})
 
@@ -257,37 +257,37 @@ def open_storage(sweep: SweepFolder) -> optuna.storages.RDBStorage:
 def open_study(
     sweep: SweepFolder, pruner: optuna.pruners.BasePruner | None = None
 ) -> tuple[optuna.Study, list[optuna.trial.FrozenTrial]]:
-    """The study of a sweep, which may be a stranger's, and all its trials.
+    """Return the study of a sweep and all its trials; the file is untrusted.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the study is missing or damaged.
     """
-    with damage_said(sweep):
+    with explain_damage(sweep):
         storage = open_storage(sweep)
         study = optuna.load_study(study_name=_study_name(storage, sweep), storage=storage, pruner=pruner)
         return study, study.get_trials(deepcopy=False)
 
 
 def _study_name(storage: optuna.storages.RDBStorage, sweep: SweepFolder) -> str:
-    """The name of the one study in the file: that of the folder, unless the folder was renamed."""
+    """Return the name of the study in the file, which differs from the folder's if that was renamed."""
     names = optuna.get_all_study_names(storage)
     return names[0] if len(names) == 1 else sweep.name
 
 
 @contextlib.contextmanager
-def damage_said(sweep: SweepFolder) -> Iterator[None]:
-    """Turn what Optuna and sqlite raise for a damaged study into one message.
+def explain_damage(sweep: SweepFolder) -> Iterator[None]:
+    """Convert the exceptions of Optuna and sqlite for a damaged study to one message.
 
     Raises:
-        UserError: what is damaged, where, and what to do.
+        UserError: naming the file, the reason, and what to do.
     """
     try:
         yield
     except (SQLAlchemyError, OptunaError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:150] or type(error).__name__
         raise UserError(
-            f"{sweep.path / STUDY} cannot be used ({reason}): Optuna's study is damaged. Put back a copy, or "
-            "search under another sweep.name; the runs are unharmed."
+            f"{sweep.path / STUDY} cannot be used ({reason}): Optuna's study is damaged. Restore a copy, or "
+            "search under another sweep.name; the runs are intact."
         ) from error
 
 
@@ -300,7 +300,7 @@ def pruner(name: str) -> optuna.pruners.BasePruner:
 
 
 class PruningWatch:
-    """Tells the study a job's validations, and the job whether it does so badly that it should end."""
+    """Report a job's validations to the study; calling it returns whether the trial should be pruned."""
 
     def __init__(self, sweep: SweepFolder, settings: SweepConfig, metric: str, eval_every: int) -> None:
         assert settings.trial is not None
@@ -312,7 +312,7 @@ class PruningWatch:
 
     def __call__(self, step: int, results: dict[str, float]) -> bool:
         validation = -(-step // self._eval_every)
-        if validation not in self._reported:  # a job that was resumed reports some a second time
+        if validation not in self._reported:  # a resumed job repeats some validations
             self._trial.report(results[self._metric], validation)
         return self._trial.should_prune()
 
@@ -327,7 +327,7 @@ def _values(space: BaseDistribution) -> list[Any]:
 
 
 def check_sampler(settings: SweepConfig, space: Space) -> None:
-    """Raises UserError if the sampler does not go with what is searched over."""
+    """Raise UserError if the sampler does not support one of the distributions."""
     for key, kind in space.distributions.items():
         categorical = isinstance(kind, CategoricalDistribution)
         if settings.sampler == "cmaes" and categorical:
@@ -335,16 +335,16 @@ def check_sampler(settings: SweepConfig, space: Space) -> None:
                 f"sweep.sampler=cmaes searches over numbers, and {key} is a choice; write interval(…) or "
                 "range(…), or use sweep.sampler=tpe."
             )
-        endless = isinstance(kind, FloatDistribution) and kind.step is None
-        if settings.sampler == "grid" and endless:
+        continuous = isinstance(kind, FloatDistribution) and kind.step is None
+        if settings.sampler == "grid" and continuous:
             raise UserError(
-                f"sweep.sampler=grid needs values to go through, and {key} is an interval; write "
+                f"sweep.sampler=grid needs discrete values, and {key} is an interval; write "
                 f"{key}=1e-4,1e-3 or range(…), or use sweep.sampler=tpe."
             )
 
 
 class _OnlyCmaState(pickle.Unpickler):
-    """Reads what Optuna's CMA-ES sampler stores, and no other class or function."""
+    """Unpickle only the classes that Optuna's CMA-ES sampler stores."""
 
     ALLOWED = ("cmaes.", "numpy")
 
@@ -359,20 +359,20 @@ class _OnlyCmaState(pickle.Unpickler):
 
 
 def _check_cma_state(attributes: dict[str, Any]) -> None:
-    """Optuna keeps the state of CMA-ES as a pickle, which could run anything: look before it is read.
+    """Check the pickled state of CMA-ES before Optuna loads it, because a pickle can run any code.
 
     Raises:
-        UserError: it is not such a state.
+        UserError: it contains other classes.
     """
     stored: dict[str, list[str]] = {}
     for key in sorted(attributes, key=lambda key: (len(key), key)):
         if key.startswith("cma:") and isinstance(attributes[key], str) and "optimizer" in key:
             stored.setdefault(key.rpartition(":")[0], []).append(attributes[key])
-    for parts in stored.values():
+    for chunks in stored.values():
         try:
-            _OnlyCmaState(io.BytesIO(bytes.fromhex("".join(parts)))).load()
+            _OnlyCmaState(io.BytesIO(bytes.fromhex("".join(chunks)))).load()
         except Exception as error:
             raise UserError(
-                f"study.db holds something else than the state of CMA-ES ({error}) and is not read; "
+                f"study.db contains other data than the state of CMA-ES ({error}) and is not read; "
                 "choose another sweep.name."
             ) from error

@@ -1,1 +1,1 @@
-"""What a run leaves behind: folder, manifest, status, metrics, TensorBoard, plots."""
+"""Records of a run: folder, manifest, status, metrics, TensorBoard, plots."""

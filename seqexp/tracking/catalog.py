@@ -1,6 +1,6 @@
-"""What lies in ``outputs/``: runs and sweeps as rows that can be listed, filtered and compared.
+"""The runs and sweeps in ``outputs/`` as rows that can be listed, filtered and compared.
 
-Folders may be half-written, damaged or a stranger's: nothing here trusts what it reads.
+Folders may be incomplete, damaged or untrusted: everything that is read is checked.
 """
 
 import os
@@ -20,7 +20,7 @@ from seqexp.metrics.metric import best as best_value
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder, is_sweep
 
-# libyaml reads a configuration ten times as fast as Python does.
+# libyaml parses a configuration ten times as fast as the Python parser.
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MOST_CONFIG_BYTES = 1_000_000
@@ -40,14 +40,14 @@ class Entry:
     started: datetime | None
     metric: str = ""
     best: float | None = None
-    directions: dict[str, str] = field(default_factory=dict)  # metric → max or min, where it is known
+    directions: dict[str, str] = field(default_factory=dict)  # metric → max or min, if declared
     error: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # flat: model.n_layer → 4
-    jobs: dict[str, int] = field(default_factory=dict)  # of a sweep: status → how many
+    jobs: dict[str, int] = field(default_factory=dict)  # of a sweep: status → number of jobs
 
     @property
     def mode(self) -> str:
-        """Whether `best` is a greatest (``max``) or a least (``min``) value."""
+        """Direction of `metric`: ``max`` or ``min``."""
         return self.directions.get(self.metric, "min")
 
     @property
@@ -57,6 +57,7 @@ class Entry:
 
 
 def folder_size(path: Path) -> int:
+    """Return the bytes of all files below a folder; unreadable folders count as empty."""
     total = 0
     try:
         with os.scandir(path) as entries:
@@ -71,7 +72,7 @@ def folder_size(path: Path) -> int:
 
 
 def flatten(values: Any, parent: str = "") -> dict[str, Any]:
-    """``{"model": {"n_layer": 4}}`` as ``{"model.n_layer": 4}``."""
+    """Flatten ``{"model": {"n_layer": 4}}`` to ``{"model.n_layer": 4}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items() if isinstance(values, dict) else ():
         if isinstance(value, dict):
@@ -82,10 +83,10 @@ def flatten(values: Any, parent: str = "") -> dict[str, Any]:
 
 
 def read_flat_config(run: RunFolder) -> dict[str, Any]:
-    """The saved configuration, flat; empty if it is missing or damaged."""
+    """Return the saved configuration, flattened; empty if it is missing or damaged."""
     try:
         text = read_bounded(run.config_file, MOST_CONFIG_BYTES).decode()
-        # A few lines of aliases to aliases would unfold to gigabytes; what we write has none.
+        # Nested aliases can expand to gigabytes; configurations are written without aliases.
         if re.search(r"(?:^|[\s\[,{:-])\*\w", text):
             tokens = yaml.scan(text, Loader=SafeLoader)
             if any(isinstance(token, yaml.AliasToken) for token in tokens):
@@ -98,14 +99,14 @@ def read_flat_config(run: RunFolder) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> Any:
-    """A value that a setting can have; anything else that YAML knows, such as a date, as text."""
+    """Convert values that a setting cannot have, such as a YAML date, to text."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return [_setting(item) for item in value] if isinstance(value, list) else str(value)
 
 
 def read_run(path: Path, kind: str) -> Entry:
-    """The row of one run's folder; one that cannot be read is damaged."""
+    """Return the row of a run's folder; an unreadable folder has the status ``damaged``."""
     try:
         return _read_run(path, kind)
     except OSError as error:
@@ -138,14 +139,14 @@ def _read_run(path: Path, kind: str) -> Entry:
 
 
 def _directions(result: dict[str, Any]) -> dict[str, str]:
-    """The direction of each metric of a result, as its task declared it, and of those that every run has."""
+    """Return the directions of a result's metrics, as its task declared them, and of the common metrics."""
     details, monitor = result.get("details"), result.get("monitor")
     found = {name: spec.mode for name, spec in RUN_METRICS.items()}
     for name, detail in details.items() if isinstance(details, dict) else ():
         higher = detail.get("higher_is_better") if isinstance(detail, dict) else None
         if isinstance(higher, bool):
             found[str(name)] = "max" if higher else "min"
-    # Runs of schema 1 declared that of the monitored metric alone.
+    # Runs of schema 1 declared only the direction of the monitored metric.
     if isinstance(monitor, dict) and monitor.get("mode") in ("max", "min"):
         found.setdefault(str(monitor.get("name")), monitor["mode"])
     return found
@@ -155,19 +156,19 @@ def _time(text: Any) -> datetime | None:
     try:
         time = datetime.fromisoformat(str(text))
         time = time if time.tzinfo else time.astimezone()
-        time.astimezone()  # year 1 and year 9999 have no neighbours
+        time.astimezone()  # fails for dates at the limits of the calendar
     except (ValueError, OverflowError, OSError):
         return None
     return time if 1980 < time.year < 2200 else None
 
 
 def sweep_runs(sweep: SweepFolder) -> list[Entry]:
-    """The rows of a sweep's jobs."""
+    """Return the rows of a sweep's jobs."""
     return [read_run(run.path, "train") for run in sweep.jobs()]
 
 
 def read_sweep(path: Path) -> Entry:
-    """The row of a sweep: how many of its jobs are in which state, and the best of them."""
+    """Return the row of a sweep, with the number of jobs per status and the best job's value."""
     sweep = SweepFolder(path)
     jobs = sweep_runs(sweep)
     counts: dict[str, int] = {}
@@ -202,7 +203,7 @@ def read_sweep(path: Path) -> Entry:
 
 
 def list_all(with_jobs: bool = False) -> list[Entry]:
-    """Runs and sweeps under ``outputs/``, oldest first; a sweep's jobs too if asked for."""
+    """Return runs and sweeps under ``outputs/``, oldest first; with `with_jobs`, also the jobs of sweeps."""
     entries = []
     for command in ("train", "eval", "generate"):
         entries += [read_run(path, command) for path in OUTPUTS.glob(f"{command}/*/*") if path.is_dir()]
@@ -215,7 +216,7 @@ def list_all(with_jobs: bool = False) -> list[Entry]:
 
 
 def measured(run: RunFolder) -> dict[str, float]:
-    """What a finished run can be judged by: metrics of its best checkpoint, size, time, speed."""
+    """Return the results of a finished run: metrics of its best checkpoint, size, minutes, speed."""
     result = run.result()
     metrics = result.get("metrics")
     found = {str(key): number(value) for key, value in metrics.items()} if isinstance(metrics, dict) else {}
@@ -230,10 +231,10 @@ def measured(run: RunFolder) -> dict[str, float]:
 
 
 def find(target: str) -> list[Entry]:
-    """The runs that `target` names: a run's folder, all of a sweep's jobs, or ``latest``.
+    """Return the run or sweep that `target` names: a folder, or ``latest``.
 
     Raises:
-        UserError: there is no such folder, or it is neither.
+        UserError: the folder does not exist, or is not a run or sweep.
     """
     if target == "latest":
         everything = [entry for entry in list_all() if entry.kind in ("train", "sweep")]
@@ -254,4 +255,4 @@ def find(target: str) -> list[Entry]:
     if (path / "status.json").exists():
         kind = path.resolve().parent.parent.name
         return [read_run(path, kind if kind in ("eval", "generate") else "train")]
-    raise UserError(f"{target} is no folder of a run or a sweep; `seqexp runs` lists them.")
+    raise UserError(f"{target} is not the folder of a run or a sweep; `seqexp runs` lists them.")

@@ -1,4 +1,4 @@
-"""What one must know to trust a number: command, versions, machine, corpus."""
+"""The environment of a run, for its manifest: command line, versions, machine."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ PACKAGES = ("seqexp", "torch", "numpy", "hydra-core", "omegaconf", "tensorboard"
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the machine, the git commit of a clone, and the command line."""
+    """Return versions, platform, git commit (of a clone) and command line."""
     return {
         "command_line": command_line(),
         "folder": os.getcwd(),
@@ -32,9 +32,9 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-@cache  # a sweep's jobs are of one commit, and asking git takes longer than some of them
+@cache  # calling git takes longer than some jobs of a sweep
 def _git_commit() -> str | None:
-    """The commit of the clone that this package runs from, with ``-dirty`` if it was changed."""
+    """Return the commit of the clone that contains this package, with ``-dirty`` if it has changes."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Numbers over steps: ``metrics.jsonl`` and TensorBoard, with the same names in both."""
+"""Metrics over steps in ``metrics.jsonl`` and TensorBoard, under the same names."""
 
 import json
 import logging
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Writes rows of metrics. A row is kept in memory by the writers and never waits for a disk.
+    """Write metrics to ``metrics.jsonl`` and TensorBoard.
 
-    Training does not end because a log cannot be written: the first failure is said, kept in `failure`, and
-    nothing more is written.
+    Training continues if a log cannot be written: the first failure is logged and kept in `failure`, and all
+    later writes are skipped.
     """
 
     def __init__(
         self, jsonl: Path, tensorboard: Path, after_step: int | None = None, validated: bool = True
     ) -> None:
-        """With `after_step`, goes on after it: what was written later is cut off in both places.
+        """Open the files; with `after_step`, remove the rows of later steps from both first.
 
-        If that step was not `validated` to the end, what was written of its validation is cut off too.
+        If that step was not completely `validated`, remove the metrics of its validation as well.
         """
         if after_step is not None:
             for file in (jsonl, jsonl.with_name(GRADIENT_FLOW)):
@@ -49,12 +49,12 @@ class MetricsLog:
             self._forget_after(after_step)
         elif after_step is not None:
             self._forget_after(after_step - 1)
-            for row in read_metrics(jsonl):  # what training logged at that step stays
+            for row in read_metrics(jsonl):  # keep the training metrics of that step
                 if row["step"] == after_step:
                     self._show(after_step, {key: value for key, value in row.items() if key != "step"})
 
     def cut_back(self, step: int) -> None:
-        """Forget what was written after a step, to which training goes back."""
+        """Remove the rows of all steps after `step`, when training returns to it."""
         self._file.close()
         self._try(lambda: self._rewrite(step))
         self._forget_after(step)
@@ -65,7 +65,7 @@ class MetricsLog:
         self._file = open(self._jsonl, "a", encoding="utf-8")  # noqa: SIM115
 
     def _forget_after(self, step: int) -> None:
-        """TensorBoard drops what it has from later steps."""
+        """Make TensorBoard discard the events of later steps."""
         self._add(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ class MetricsLog:
             action()
         except OSError as error:
             self.failure = f"{error.strerror or error}"
-            log.warning("metrics cannot be written (%s); training goes on without them", self.failure)
+            log.warning("metrics cannot be written (%s); training continues without them", self.failure)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
@@ -83,7 +83,7 @@ class MetricsLog:
         self._show(step, metrics)
 
     def _show(self, step: int, metrics: dict[str, Any]) -> None:
-        """The numbers in TensorBoard."""
+        """Add the numbers to TensorBoard."""
         values = [
             Summary.Value(tag=tag, simple_value=math.nan if value is None else value)
             for tag, value in metrics.items()
@@ -91,7 +91,7 @@ class MetricsLog:
         self._add(Event(summary=Summary(value=values)), step)
 
     def gradient_flow(self, step: int, norms: dict[str, list[float]]) -> None:
-        """Norms over time within a sequence, which are no curve over steps: a file of their own."""
+        """Append gradient norms per time step to ``gradient_flow.jsonl``."""
 
         def append() -> None:
             with self._jsonl.with_name(GRADIENT_FLOW).open("a", encoding="utf-8") as file:
@@ -105,7 +105,7 @@ class MetricsLog:
         file.flush()
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Text for TensorBoard's text page, shown as it is."""
+        """Add text to TensorBoard's text page, as a code block."""
         quoted = "\n".join("    " + line for line in text.splitlines())
         tensor = TensorProto(
             dtype="DT_STRING",
@@ -117,12 +117,12 @@ class MetricsLog:
         self._add(Event(summary=Summary(value=[value])), step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """A picture for TensorBoard's images page."""
+        """Add a PNG to TensorBoard's images page."""
         value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
         self._add(Event(summary=Summary(value=[value])), step)
 
     def settings(self, values: dict[str, Any]) -> None:
-        """The settings of a sweep's job, for TensorBoard's HParams page."""
+        """Add the settings of a sweep's job to TensorBoard's HParams page."""
         start = SessionStartInfo(start_time_secs=time.time())
         for name, value in values.items():
             if isinstance(value, bool):
@@ -134,7 +134,7 @@ class MetricsLog:
         self._hparams(hparams.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
 
     def conclude(self, best: dict[str, Any], step: int) -> None:
-        """The metrics of the best checkpoint, as ``best/<name>``, and the job's end, for the same page."""
+        """Add the best checkpoint's metrics to the HParams page as ``best/<name>``; mark the job's end."""
         values = [
             Summary.Value(tag=f"best/{name}", simple_value=value)
             for name, value in best.items()

@@ -1,4 +1,4 @@
-"""Pictures of a run. Each function returns a figure; `save` writes it and gives its bytes for TensorBoard."""
+"""Figures of a run. Each function returns a figure; `save` writes it and returns its bytes."""
 
 import functools
 import io
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The formats of pictures, by suffix, each with the metadata that leaves the date out.
+# Formats by suffix, with the metadata that omits the date.
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
-# What the names of fonts begin with that have the signs which DejaVu Sans lacks.
+# Prefixes of the names of fonts with characters that DejaVu Sans lacks.
 FALLBACK_FONTS = (
     "Noto Sans", "Noto Serif CJK", "Noto Emoji", "Source Han Sans", "WenQuanYi", "Droid Sans Fallback",
     "AR PL ", "IPA", "TakaoPGothic", "VL Gothic", "NanumGothic", "UnDotum", "Baekmuk", "Lohit ", "FreeSans",
@@ -32,7 +32,7 @@ FALLBACK_FONTS = (
 
 
 def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
-    """A figure without a display and without state between calls."""
+    """Return an empty figure of this size in inches, without pyplot's global state."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,16 +43,17 @@ def new_figure(width: float = 7, height: float = 4.2) -> "Figure":
 
 
 def save(figure: "Figure", target: Path) -> bytes:
-    """Write the figure in the format that the suffix names, one of `FORMATS`; return the bytes."""
+    """Write the figure in the format of the suffix, one of `FORMATS`; return the bytes."""
     data = rendered(figure, target.suffix.lower().lstrip("."))
     write_atomically(target, data)
     return data
 
 
 def rendered(figure: "Figure", kind: str = "png") -> bytes:
-    """The figure in one of `FORMATS`; the same figure gives the same bytes.
+    """Return the figure in one of `FORMATS`; the same figure gives the same bytes.
 
-    Text stays text in SVG. Signs that the font lacks are drawn with a font that has them, or else noted.
+    SVG keeps text as text. Characters that the font lacks are drawn with an installed font that has them; if
+    there is none, log a note.
     """
     import matplotlib
 
@@ -67,7 +68,7 @@ def rendered(figure: "Figure", kind: str = "png") -> bytes:
 
 
 def _drawn(figure: "Figure", **options: Any) -> tuple[bytes, set[str]]:
-    """The bytes, and the signs that no font of the figure has."""
+    """Return the bytes, and the characters that the figure's fonts lack."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -82,14 +83,14 @@ def _drawn(figure: "Figure", **options: Any) -> tuple[bytes, set[str]]:
 
 
 def _use_fallback_fonts(figure: "Figure", missing: set[str]) -> bool:
-    """Let the text fall back on installed fonts that have the `missing` signs; return whether there are any.
+    """Add installed fonts with the `missing` characters to the figure's text; return whether there are any.
 
-    Only fonts with known names are opened: a system may have thousands.
+    Only fonts with known names are opened, because a system may have thousands.
     """
     from matplotlib.font_manager import fontManager, get_font
     from matplotlib.text import Text
 
-    # It would say of every font that has no variant of the weight asked for.
+    # Suppress a warning for every font without the requested weight.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed: dict[str, str] = {}
     for entry in fontManager.ttflist:
@@ -111,25 +112,25 @@ def _use_fallback_fonts(figure: "Figure", missing: set[str]) -> bool:
 
 @functools.cache
 def _note_missing(script: str) -> None:
-    """Say, once in a process for each script, that its signs are drawn as boxes, and what helps."""
+    """Log, once per process and script, that its characters are drawn as boxes, and what to do."""
     import matplotlib
 
     log.warning(
-        "NOTE: no font for pictures has the signs of %s; they are drawn as boxes. Install a font that has "
-        "them, such as Noto Sans CJK, and remove matplotlib's list of fonts (fontlist-*.json in %s).",
+        "NOTE: no font for pictures has the characters of %s; they are drawn as boxes. Install a font that "
+        "has them, such as Noto Sans CJK, and remove matplotlib's list of fonts (fontlist-*.json in %s).",
         script, matplotlib.get_cachedir(),
     )  # fmt: skip
 
 
 def _script(sign: str) -> str:
-    """What Unicode's name of the sign begins with: CJK, HANGUL, DEVANAGARI; of symbols ``symbols``."""
+    """Return the first word of the character's Unicode name, such as CJK; ``symbols`` for symbols."""
     if unicodedata.category(sign).startswith("S"):
         return "symbols"
     return unicodedata.name(sign, "no name").partition(" ")[0]
 
 
 def label(text: str) -> str:
-    """Text as it can be drawn: unprintable signs are spelled out, and nothing is read as a formula."""
+    """Escape text for drawing: spell out unprintable characters, and escape formulas."""
     return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")
 
 
@@ -141,17 +142,17 @@ def _curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float
 def loss_figure(
     rows: list[dict[str, Any]], title: str, unit: str, validated_on: str | None = None
 ) -> "Figure":
-    """Loss, with the lowest validation marked, and below it the gradient norm on a log axis.
+    """Plot the loss with the lowest validation marked, and below it the gradient norm on a log axis.
 
-    A loss that falls to less than a tenth is on a log axis too; dotted lines are the curriculum's steps.
+    The loss is on a log axis if it spans more than a factor of ten. Dotted lines mark the curriculum's steps.
     """
     figure = new_figure(7, 6)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     train, val = _curve(rows, "train/loss"), _curve(rows, "val/loss")
     axes.plot(*train, label="training", color="tab:blue", alpha=0.7, lw=1)
     if val[0]:
-        told = f"validation, {validated_on}" if validated_on else "validation"
-        axes.plot(*val, "o-", label=told, color="tab:orange", ms=4)
+        name = f"validation, {validated_on}" if validated_on else "validation"
+        axes.plot(*val, "o-", label=name, color="tab:orange", ms=4)
         best = min(range(len(val[1])), key=val[1].__getitem__)
         axes.annotate(
             f"lowest: {val[1][best]:.4g} at step {val[0][best]}", (val[0][best], val[1][best]),
@@ -167,8 +168,8 @@ def loss_figure(
     steps, lengths = _curve(rows, "train/seq_len")
     changes = [i for i in range(1, len(steps)) if lengths[i] != lengths[i - 1]]
     for i in changes:
-        for part in (axes, below):
-            part.axvline(steps[i], color="gray", ls=":", lw=0.8)
+        for panel in (axes, below):
+            panel.axvline(steps[i], color="gray", ls=":", lw=0.8)
     if changes:
         told = f"curriculum: length {lengths[0]:g} to {lengths[-1]:g}"
         axes.plot([], [], color="gray", ls=":", label=told)
@@ -180,38 +181,38 @@ def loss_figure(
 
 
 def gradient_flow_figure(rows: list[dict[str, Any]], title: str) -> "Figure":
-    """The norm of the loss's gradient with respect to H_t against t, at some validations of a run.
+    """Plot the norm of the loss's gradient with respect to H_t against t, at up to six validations of a run.
 
-    Where every step has a loss of its own there is a panel for the loss of the last step alone too.
+    If every step has a loss, a second panel shows the gradient of the last step's loss.
     """
     import matplotlib
 
     shown = [rows[round(i * (len(rows) - 1) / 5)] for i in range(6)] if len(rows) > 6 else rows
-    parts = [name for name in ("h", "h_last", "c", "c_last") if shown and name in shown[0]]
-    columns = 2 if len(parts) > 1 else 1
-    height = max(1, -(-len(parts) // 2))
+    names = [name for name in ("h", "h_last", "c", "c_last") if shown and name in shown[0]]
+    columns = 2 if len(names) > 1 else 1
+    height = max(1, -(-len(names) // 2))
     figure = new_figure(6 * columns, 3.6 * height)
     figure.suptitle(label(title))
     colours = matplotlib.colormaps["viridis"]
     panels = figure.subplots(height, columns, squeeze=False).flatten()
-    for axes, part in zip(panels, parts, strict=True):
+    for axes, name in zip(panels, names, strict=True):
         for i, row in enumerate(shown):
-            norms = [norm if norm > 0 else float("nan") for norm in row[part]]
+            norms = [norm if norm > 0 else float("nan") for norm in row[name]]
             axes.plot(
                 range(1, len(norms) + 1), norms, label=f"step {row['step']}", lw=1.2,
                 color=colours(i / max(1, len(shown) - 1) * 0.9),
             )  # fmt: skip
-        loss = r"L_{\mathrm{last\ step}}" if part.endswith("_last") else "L"
-        axes.set(xlabel="time t", ylabel=rf"$\|\partial {loss}/\partial {part[0]}_t\|$", yscale="log")
+        loss = r"L_{\mathrm{last\ step}}" if name.endswith("_last") else "L"
+        axes.set(xlabel="time t", ylabel=rf"$\|\partial {loss}/\partial {name[0]}_t\|$", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
 
 
 def hidden_states_figure(hidden: Any, rows: Mapping[str, Sequence[int]], title: str) -> "Figure":
-    """The units' values (T, H) over time as colours; below them named rows of zeros and ones.
+    """Plot hidden states (T, H) over time as colours, with named `rows` of zeros and ones below.
 
-    Of many units the first 32 are shown, of long sequences the first 120 steps, and the title says so.
+    At most 32 units and 120 steps are shown; the title says if there are more.
     """
     T, H = min(len(hidden), 120), min(hidden.shape[1], 32)
     cut = [f"{H} of {hidden.shape[1]} units"] if hidden.shape[1] > H else []
@@ -220,7 +221,7 @@ def hidden_states_figure(hidden: Any, rows: Mapping[str, Sequence[int]], title: 
     figure = new_figure(max(5.0, T / 12), 1.2 + 0.22 * H + 0.4 * len(bits))
     ratios = [max(2.0, 0.6 * H), 1.5] if bits else [1.0]
     panels = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, squeeze=False)[:, 0]
-    largest = max(1.0, float(abs(hidden[:T, :H]).max()))  # more than 1 for relu alone
+    largest = max(1.0, float(abs(hidden[:T, :H]).max()))  # above 1 only for relu
     edges = (0.5, T + 0.5)  # the first step is t = 1
     image = panels[0].imshow(
         hidden[:T, :H].T, aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest",
@@ -242,10 +243,10 @@ def hidden_states_figure(hidden: Any, rows: Mapping[str, Sequence[int]], title: 
 def accuracy_by_length_figure(
     lengths: Sequence[int], evaluations: Sequence[Mapping[str, Any]], trained_length: int, title: str
 ) -> "Figure":
-    """Each accuracy against the length of the sequences, with its 95 % interval; one evaluation a length."""
+    """Plot accuracies with 95 % intervals against the sequence length; one evaluation per length."""
     figure = new_figure()
     axes = figure.subplots()
-    # Markers of different sizes, for where the curves lie on one another.
+    # Markers of different sizes stay visible where curves overlap.
     for name, marker, size in (
         ("accuracy", "o", 9),
         ("last_accuracy", "s", 6),
@@ -266,14 +267,14 @@ def accuracy_by_length_figure(
     return figure
 
 
-# Tokens on a side of a picture of attention.
+# Tokens per side of an attention plot.
 MOST_TOKENS = 80
 
 
 def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str], title: str) -> "Figure":
-    """Which source tokens (columns) were looked at for each target token (rows); weights (T, S).
+    """Plot attention weights (T, S): one row per target token, one column per source token.
 
-    Of long sentences the first 80 tokens are shown, and the title says so.
+    At most 80 tokens per side are shown; the title says if there are more.
     """
     if max(weights.shape) > MOST_TOKENS:
         title += f" (the first {MOST_TOKENS} of {len(target)} and {len(source)} tokens)"
@@ -294,7 +295,10 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
 
 
 def exam_figure(report: dict[str, Any], title: str) -> "Figure":
-    """Accuracies of an exam, group by group, with 95 % intervals, beside the baseline's; of BLiMP no sets."""
+    """Plot an exam's accuracies by group with 95 % intervals, beside the baseline's.
+
+    The paradigms of BLiMP are too many to plot and are omitted.
+    """
     groups = [{**report["overall"], "name": "all"}, *report["groups"]]
     groups = [group for group in groups if group["pairs"] and group.get("by") != "paradigm"]
     figure = new_figure(7.5, 1.2 + 0.36 * len(groups))
@@ -303,15 +307,16 @@ def exam_figure(report: dict[str, Any], title: str) -> "Figure":
         (groups, "model", -0.12, "tab:blue"),
         ([group["baseline"] for group in groups if "baseline" in group], "5-gram", 0.12, "tab:gray"),
     ):
-        for place, cell in enumerate(series):
+        for position, cell in enumerate(series):
             low, high = cell["interval"]
-            axes.plot([low, high], [place + shift] * 2, color=colour, lw=1.5)
+            axes.plot([low, high], [position + shift] * 2, color=colour, lw=1.5)
             axes.plot(
-                cell["accuracy"], place + shift, "o", color=colour, ms=5, label=name if place == 0 else None
-            )
+                cell["accuracy"], position + shift, "o", color=colour, ms=5,
+                label=None if position else name,
+            )  # fmt: skip
     axes.axvline(0.5, color="gray", ls=":", lw=0.8)
-    told = [f"{group['name']} ({group['pairs']:,})" for group in groups]
-    axes.set_yticks(range(len(groups)), [label(text) for text in told])
+    names = [f"{group['name']} ({group['pairs']:,})" for group in groups]
+    axes.set_yticks(range(len(groups)), [label(name) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="share of pairs whose good side is likelier", title=label(f"{title}: {report['name']}"))
     axes.grid(alpha=0.3, axis="x")

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, a plain line at intervals elsewhere."""
 
 import logging
 import sys
@@ -10,12 +10,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
-# Without a terminal: one plain line in so many updates.
+# Without a terminal: updates per plain line.
 PLAIN_EVERY = 10
 
 
 class Progress:
-    """Progress over steps, or over minutes where those are the limit."""
+    """Progress over steps, or over minutes if `minutes` is the limit."""
 
     def __init__(self, first: int, total_steps: int | None, minutes: float | None) -> None:
         self._minutes = minutes
@@ -31,7 +31,7 @@ class Progress:
                 self._bar = tqdm(total=minutes, bar_format=form, dynamic_ncols=True)
 
     def logging(self) -> AbstractContextManager[Any]:
-        """Inside, log lines are printed above the bar."""
+        """Return a context in which log lines are printed above the bar."""
         return logging_redirect_tqdm() if self._bar else nullcontext()
 
     def update(self, step: int, elapsed: float, metrics: dict[str, float], last: bool) -> None:

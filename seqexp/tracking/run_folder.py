@@ -1,4 +1,4 @@
-"""The folder of a run: where it is made, what lies in it, and how it is found again."""
+"""The folder of a run: how it is created, what it contains, and how it is found."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ from seqexp.files import (
 from seqexp.quoting import as_typed
 
 OUTPUTS = Path("outputs")
-# Norms over time within a sequence, a row a validation; beside metrics.jsonl.
+# Gradient norms per time step, one row per validation; beside metrics.jsonl.
 GRADIENT_FLOW = "gradient_flow.jsonl"
 # Held by the process that trains in the folder.
 LOCK = ".lock"
@@ -45,17 +45,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, command: str, name: str) -> "RunFolder":
-        """Make a new folder, named after the time.
+        """Create a new folder, named after the current time.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: the folder cannot be created.
         """
         parent = make_folder(OUTPUTS / command / name)
         while True:
             path = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
             try:
                 path.mkdir()
-            except FileExistsError:  # another run began in this microsecond
+            except FileExistsError:  # another run started in this microsecond
                 continue
             except OSError as error:
                 raise cannot_make(path, error) from error
@@ -78,7 +78,7 @@ class RunFolder:
         return self.path / GRADIENT_FLOW
 
     def has_checkpoint(self) -> bool:
-        """Whether it is a training run that eval, generate and resume can work with."""
+        """Return whether this is a training run that eval, generate and resume can load."""
         return self.config_file.is_file() and (self.checkpoints / "index.json").is_file()
 
     def subfolder(self, name: str) -> Path:
@@ -90,10 +90,10 @@ class RunFolder:
         write_atomically(self.config_file, text.encode())
 
     def read_config(self) -> TrainConfig:
-        """The training configuration of this run, checked as if it were typed.
+        """Return the training configuration of this run, checked as if it were typed.
 
         Raises:
-            UserError: it is not there or cannot be read.
+            UserError: the file is missing or cannot be read.
         """
         try:
             values = yaml.safe_load(read_bounded(self.config_file).decode())
@@ -102,7 +102,7 @@ class RunFolder:
         return from_plain(values, str(self.config_file))
 
     def manifest(self) -> dict[str, Any]:
-        """What ``manifest.json`` says, without what is there of another kind than a run writes."""
+        """Return ``manifest.json`` without entries of the wrong type; empty if it is missing."""
         kinds = {"corpus": dict, "resumed": list}
         found = read_json(self.path / "manifest.json")
         return {key: value for key, value in found.items() if isinstance(value, kinds.get(key, object))}
@@ -114,11 +114,11 @@ class RunFolder:
         return read_json(self.path / "status.json")
 
     def restore_status(self, status: dict[str, Any]) -> None:
-        """Put back what `read_status` gave."""
+        """Write a status that `read_status` returned."""
         write_json(self.path / "status.json", status)
 
     def write_status(self, status: str, **more: Any) -> None:
-        """`status` is running, finished, failed or interrupted."""
+        """Write `status`, which is running, finished, failed or interrupted."""
         before = self.read_status()
         now = datetime.now().astimezone().isoformat(timespec="microseconds")
         values = {"status": status, "started": before.get("started", now), "updated": now, **more}
@@ -126,10 +126,13 @@ class RunFolder:
         write_json(self.path / "status.json", values)
 
     def state(self) -> str:
-        """running, finished, failed or interrupted; killed (its process is gone), damaged, or empty."""
+        """Return the status: running, finished, failed, interrupted, killed, damaged or empty.
+
+        ``killed`` means that the status is running, but its process is gone.
+        """
         file = self.path / "status.json"
         if not file.exists():
-            # A process that was ended while it made the folder, or one that makes it now.
+            # The process ended while it created the folder, or is creating it now.
             return "running" if self.is_owned() else "empty"
         status = str(self.read_status().get("status"))
         if status not in ("running", "finished", "failed", "interrupted"):
@@ -142,10 +145,10 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Inside, no other process may train in this folder; the lock ends with its process.
+        """Return a context that locks the folder against other processes; a lock ends with its process.
 
         Raises:
-            UserError: another process works in it.
+            UserError: another process has locked it.
         """
         lock = FileLock(self.path / LOCK, timeout=0)
         try:
@@ -157,7 +160,7 @@ class RunFolder:
             raise UserError(f"{self.path} is in use by {who}; wait for it, or stop it.") from None
 
     def is_owned(self) -> bool:
-        """Whether a process is working in this folder."""
+        """Return whether a process has locked this folder."""
         if not (self.path / LOCK).exists():
             return False
         try:
@@ -165,11 +168,11 @@ class RunFolder:
                 return False
         except Timeout:
             return True
-        except OSError:  # a folder of someone else's: what its status says must do
+        except OSError:  # another user's folder: rely on its status
             return True
 
     def clear(self) -> None:
-        """Remove what an earlier attempt left; the caller owns the folder."""
+        """Remove the files of an earlier attempt; the caller must hold the lock."""
         for entry in self.path.iterdir():
             if entry.name == LOCK:
                 continue
@@ -179,14 +182,14 @@ class RunFolder:
                 entry.unlink()
 
     def result(self) -> dict[str, Any]:
-        """What ``result.json`` says; empty if there is none."""
+        """Return ``result.json``; empty if it is missing."""
         return read_json(self.path / "result.json")
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_json(self.path / "result.json", result)
 
     def log_to_file(self, command: str) -> logging.Handler:
-        """Copy what is logged to ``<command>.log``; the caller removes the handler at the end."""
+        """Copy log messages to ``<command>.log``; the caller removes the returned handler."""
         handler = logging.FileHandler(self.path / f"{command}.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -198,10 +201,10 @@ def _started(path: Path) -> str:
 
 
 def find_run(run: str, key: str = "run") -> RunFolder:
-    """The training run that `run` names: a folder, or ``latest``.
+    """Return the training run that `run` names: a folder, or ``latest``.
 
     Raises:
-        UserError: there is none, or the folder is no training run with a checkpoint.
+        UserError: the folder does not exist, or is not a training run with a checkpoint.
     """
     if run == "latest":
         folders = [*OUTPUTS.glob("train/*/*"), *OUTPUTS.glob("sweeps/*/*")]
@@ -217,24 +220,24 @@ def find_run(run: str, key: str = "run") -> RunFolder:
         raise UserError(f"{key}={run}: there is no such folder. Give a run's folder, or {key}=latest.")
     if not RunFolder(path).has_checkpoint():
         raise UserError(
-            f"{key}={run} is no training run: a folder with config.yaml and checkpoints/ is needed, such "
-            "as outputs/train/<name>/<time>."
+            f"{key}={run} is not a training run; give a folder with config.yaml and checkpoints/, such as "
+            "outputs/train/<name>/<time>."
         )
     return RunFolder(path)
 
 
-# The most that is read of a file with a row a step; a million rows are 250 MB.
+# Limit for files with a row per step, in bytes; a million rows are 250 MB.
 MOST_METRICS = 1_000_000_000
 
 
 def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
+    """Return the rows of a ``metrics.jsonl``, without an incomplete last line."""
     rows = read_json_lines(jsonl, MOST_METRICS)
     return [row for row in rows if type(row.get("step")) is int and abs(row["step"]) < 2**53]
 
 
 def read_numbers(jsonl: Path) -> list[dict[str, float]]:
-    """The same of a file that may be a stranger's: only what is a number."""
+    """Return the rows of an untrusted ``metrics.jsonl``, with finite numbers only."""
     rows = []
     for row in read_metrics(jsonl):
         numbers = {key: number(value) for key, value in row.items()}
@@ -245,12 +248,12 @@ def read_numbers(jsonl: Path) -> list[dict[str, float]]:
 _typed: list[str] = []
 
 
-def remember_typed_words() -> None:
-    """Keep the command line as it is now, before words are changed for Hydra."""
+def remember_command_line() -> None:
+    """Keep the command line as typed, before overrides are changed for Hydra."""
     _typed[:] = sys.argv
 
 
 def command_line() -> str:
-    """The words that were typed, as one line that a shell would read in the same way."""
-    command, *words = _typed or sys.argv
-    return " ".join([*command.split(), *(shlex.quote(as_typed(word)) for word in words)])
+    """Return the command line as typed, quoted for a shell."""
+    command, *arguments = _typed or sys.argv
+    return " ".join([*command.split(), *(shlex.quote(as_typed(argument)) for argument in arguments)])

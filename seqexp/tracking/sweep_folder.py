@@ -1,4 +1,4 @@
-"""The folder of a sweep: its jobs' run folders, what was asked for, and the ledger of what came of it."""
+"""The folder of a sweep: the run folders of its jobs, its command lines, and the ledger of its jobs."""
 
 import json
 import time
@@ -8,12 +8,12 @@ from typing import Any
 from seqexp.files import make_folder, read_json, read_json_lines, write_json
 from seqexp.tracking.run_folder import RunFolder
 
-# Of a search: Optuna's study.
+# Optuna's study, in the folder of a search.
 STUDY = "study.db"
 
 
 class SweepFolder:
-    """``outputs/sweeps/<name>/``: ``<number>_<fingerprint>/`` a job, ``sweep.json``, ``jobs.jsonl``."""
+    """``outputs/sweeps/<name>/`` with ``<number>_<fingerprint>/`` per job, ``sweep.json``, ``jobs.jsonl``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -25,9 +25,9 @@ class SweepFolder:
     def begin_call(
         self, command_line: str, method: str, launcher: str, jobs: int, swept: list[str], before: int = 0
     ) -> None:
-        """Note that a command line begins to work on `jobs` jobs, which differ in the keys `swept`.
+        """Record in ``sweep.json`` that a command line starts `jobs` jobs, which differ in the keys `swept`.
 
-        `before` of the jobs were done before.
+        `before` is the number of jobs that were already done.
         """
         make_folder(self.path)
         about = self.about()
@@ -44,40 +44,40 @@ class SweepFolder:
         write_json(self.path / "sweep.json", {"calls": [*about["calls"], call]})
 
     def about(self) -> dict[str, Any]:
-        """What ``sweep.json`` says; calls that are not as we write them are left out."""
+        """Return the content of ``sweep.json`` without malformed entries."""
         calls = read_json(self.path / "sweep.json").get("calls")
         calls = calls if isinstance(calls, list) else []
         return {"calls": [_clean_call(call) for call in calls if isinstance(call, dict)]}
 
     @property
     def call(self) -> dict[str, Any]:
-        """What the last command line asked for."""
+        """The entry of the last command line."""
         calls: list[dict[str, Any]] = self.about()["calls"]
         return calls[-1] if calls else {}
 
-    def swept_words(self, words: list[str]) -> list[str]:
-        """Of a job's overrides those in which the jobs differ, those of earlier command lines among them."""
-        jobs = [_by_key(entry["words"]) for entry in self.ledger() if entry["words"]] + [_by_key(words)]
+    def swept_overrides(self, overrides: list[str]) -> list[str]:
+        """Return those of a job's overrides in which the jobs of all command lines so far differ."""
+        jobs = [_by_key(entry["words"]) for entry in self.ledger() if entry["words"]] + [_by_key(overrides)]
         keys = {key for job in jobs for key in job if not key.startswith(("sweep.", "hydra"))}
         differing = {key for key in keys if len({job.get(key) for job in jobs}) > 1}
         differing.update(self.call.get("swept", []))
-        return [word for word in words if _key(word) in differing]
+        return [override for override in overrides if _key(override) in differing]
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Add a job's line to the ledger; jobs side by side may write at once."""
+        """Append a job's line to the ledger; parallel jobs may write at the same time."""
         with (self.path / "jobs.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.time(), **entry}, ensure_ascii=False) + "\n")
 
     def ledger(self) -> list[dict[str, Any]]:
-        """What was recorded, oldest first; lines that cannot be read are left out."""
+        """Return the recorded entries, oldest first, without malformed lines."""
         return [entry for entry in read_json_lines(self.path / "jobs.jsonl") if _is_entry(entry)]
 
     def this_call(self) -> list[dict[str, Any]]:
-        """The ledger since the last command line began."""
+        """Return the entries since the last command line started."""
         return self.ledger()[self.call.get("ledger_lines", 0) :]
 
     def jobs(self) -> list[RunFolder]:
-        """The folders of its jobs, by number."""
+        """Return the folders of the jobs, sorted by number."""
         paths = self.path.glob("*_*")
         folders = [
             path for path in paths if _number(path) is not None and path.is_dir() and not path.is_symlink()
@@ -85,16 +85,16 @@ class SweepFolder:
         return [RunFolder(path) for path in sorted(folders, key=lambda path: (_number(path), path.name))]
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
-def _by_key(words: list[str]) -> dict[str, str]:
-    return {_key(word): word.partition("=")[2] for word in words}
+def _by_key(overrides: list[str]) -> dict[str, str]:
+    return {_key(override): override.partition("=")[2] for override in overrides}
 
 
 def _clean_call(call: dict[str, Any]) -> dict[str, Any]:
-    """Of a call in a file that may be a stranger's, what is as we write it."""
+    """Return the well-formed fields of an entry; the file is untrusted."""
     kinds = {
         "command_line": str, "method": str, "launcher": str, "jobs": int, "before": int, "ledger_lines": int,
         "started": float,
@@ -108,13 +108,13 @@ def _clean_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:
-    words = entry.get("words")
+    overrides = entry.get("words")
     return (
         type(entry.get("job")) is int
         and isinstance(entry.get("status"), str)
         and isinstance(entry.get("run"), str | None)
-        and isinstance(words, list)
-        and all(isinstance(word, str) for word in words)
+        and isinstance(overrides, list)
+        and all(isinstance(override, str) for override in overrides)
     )
 
 

@@ -1,1 +1,1 @@
-"""The loop and what it is made of: optimizers, schedules, devices, checkpoints."""
+"""The training loop, and its hooks, optimizers, schedules, devices and checkpoints."""

@@ -1,8 +1,8 @@
-"""Checkpoints: the weights of a step as safetensors, the rest beside them, and an index of both.
+"""Checkpoints: the weights of a step as safetensors, the rest of its state beside them, and an index.
 
-The rest holds tensors and plain values only and is read with ``weights_only=True``: nothing in it is ever
-executed. Files are written beside, flushed and renamed; the index, written the same way afterwards, carries
-their hashes and says which step is last and which is best, so that both always point at whole files.
+The rest contains tensors and plain values only and is read with ``weights_only=True``, which runs no code
+from the file. Files are written atomically. The index is written after them; it has their hashes and names
+the last and the best step, which therefore always have complete files.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ import torch
 from seqexp.config.root import SCHEMA_VERSION
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import RunFailedError, UserError
-from seqexp.files import make_folder, number, read_bounded, read_json, whole_or_not_there, write_json
+from seqexp.files import atomic_file, make_folder, number, read_bounded, read_json, write_json
 from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-# The part of the index that validations decide.
+# Entries of the index that a validation sets.
 VALIDATED = ("best", "top", "since_best", "validated", "not_finite", "monitor")
-# What loading raises where a state is not that of the model or the run.
+# Exceptions when a state does not fit the model or the run.
 MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-# In bytes, far above what fits into memory.
+# Limit for checkpoint files in bytes, far above the size of any memory.
 LARGEST = 1 << 50
 
 
@@ -44,9 +44,9 @@ class CheckpointError(RunFailedError):
 class Checkpoints:
     """The ``checkpoints/`` of a run: ``step_<n>.safetensors``, ``step_<n>.pt`` and ``index.json``.
 
-    The best is that by `monitor`, a metric whose `mode` is ``min`` or ``max``. `save` copies the state and
-    returns; a thread writes the copy, so that training goes on meanwhile. All other methods wait for it
-    first.
+    The best checkpoint is that by `monitor`, a metric whose `mode` is ``min`` or ``max``. `save` copies the
+    state and returns; a thread writes the copy while training continues. All other methods wait for the
+    thread first.
     """
 
     def __init__(
@@ -59,24 +59,24 @@ class Checkpoints:
         self._pending: Future[None] | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Take the state as the last checkpoint; it is on disk once the next method has returned.
+        """Save the state as the last checkpoint; it is on disk when the next method returns.
 
-        Of what this makes the oldest, the files beyond `keep_last` and `keep_best` are removed.
+        Older files beyond `keep_last` and `keep_best` are removed.
 
         Raises:
-            CheckpointError: the checkpoint before this one could not be written.
+            CheckpointError: the previous checkpoint could not be written.
         """
         self.wait()
-        # What `best` was then, for a resume from this file when a later one is damaged.
+        # Include the current `best`, to resume from this file when a later one is damaged.
         before = {key: self.index[key] for key in VALIDATED if key in self.index}
         snapshot = _snapshot({"schema_version": SCHEMA_VERSION, "step": step, "index": before, **state})
         self._pending = self._writer.submit(self._write, step, snapshot)
 
     def wait(self) -> None:
-        """Return when nothing is left to be written.
+        """Wait until the last checkpoint is written.
 
         Raises:
-            CheckpointError: the disk is full, or may not be written to.
+            CheckpointError: the disk is full or read-only.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -88,7 +88,7 @@ class Checkpoints:
             good = f"{self.folder / last['file']} (step {last['step']})" if last else "none yet"
             raise CheckpointError(
                 f"a checkpoint cannot be written in {self.folder} ({error.strerror or error}); the last good "
-                f"one is {good}. Make room, and go on with resume={self.folder.parent}."
+                f"one is {good}. Free disk space, and continue with resume={self.folder.parent}."
             ) from error
 
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
@@ -120,9 +120,10 @@ class Checkpoints:
         stage: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> None:
-        """Remember a validation; if `better`, the last checkpoint becomes the best, of this data state.
+        """Record a validation of the last checkpoint; if `better`, make it the best checkpoint.
 
-        `metrics` are all that were measured, as `Metric.to_plain` gives them.
+        `value` is the monitored metric, `stage` the state of the data, and `metrics` all results by name, as
+        from `Metric.to_plain`.
         """
         self.wait()
         self.index["validated"], self.index["monitor"] = step, self.monitor
@@ -132,7 +133,7 @@ class Checkpoints:
         if not math.isfinite(value):
             self.index["not_finite"] = step
         elif self.keep_best > 1:
-            # None of an earlier stage of the data, such as a shorter curriculum, is among the best.
+            # Exclude earlier stages of the data, such as a curriculum with shorter sequences.
             top = [other for other in self.index.get("top", []) if other["stage"] == stage]
             self.index["top"] = self._ranked([*top, entry])[: self.keep_best]
         if better:
@@ -143,19 +144,19 @@ class Checkpoints:
         self._write_index()
 
     def _ranked(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The best first."""
+        """Return the entries sorted from best to worst."""
         return sorted(entries, key=lambda one: float(one["value"]), reverse=self.mode == "max")
 
     @property
     def monitored(self) -> str | None:
-        """The metric by which `best` was chosen; None if none was, or by a version that did not say."""
+        """The metric by which `best` was chosen; None if the index does not name it."""
         monitor = self.index.get("monitor")
         return monitor if isinstance(monitor, str) else None
 
     def rank_again(self, values: Mapping[int, float]) -> dict[str, Any] | None:
-        """Choose the best of the kept checkpoints by new `values`, by step; the entry of the best, if any.
+        """Choose the best of the kept checkpoints by new `values` (by step); return its entry, or None.
 
-        Used when a run goes on with another `monitor`.
+        Used when a run is resumed with another `monitor`.
         """
         self.wait()
         measured: dict[int, dict[str, Any]] = {}
@@ -181,7 +182,7 @@ class Checkpoints:
 
     @property
     def last_good(self) -> dict[str, Any] | None:
-        """The last checkpoint, or the best if the last gave a loss that is not finite."""
+        """The last checkpoint; the best one if the last has a loss that is not finite."""
         last = self.index.get("last")
         bad = last is not None and last["step"] == self.index.get("not_finite")
         return self.index.get("best") if bad else last
@@ -201,8 +202,8 @@ class Checkpoints:
             write_json(self.folder / "index.json", self.index)
         except OSError as error:
             raise CheckpointError(
-                f"{self.folder / 'index.json'} cannot be written ({error.strerror or error}). Make room, and "
-                f"go on with resume={self.folder.parent}."
+                f"{self.folder / 'index.json'} cannot be written ({error.strerror or error}). Free disk "
+                f"space, and continue with resume={self.folder.parent}."
             ) from error
         self._remove_others()
 
@@ -215,10 +216,10 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
 
     def load_newest(self) -> dict[str, Any]:
-        """The newest state that is whole, for a run that goes on; the index is as it was then.
+        """Load the newest intact state to resume from, and restore the index of that step.
 
         Raises:
-            UserError: none is whole.
+            UserError: all checkpoints are damaged.
         """
         entries = [*self.index.get("recent", []), *self._named().values()]
         steps = sorted({entry["step"] for entry in entries}, reverse=True)
@@ -234,7 +235,7 @@ class Checkpoints:
         raise UserError(f"none of the checkpoints in {self.folder} can be read; start the run anew.")
 
     def _go_back_to(self, step: int, state: dict[str, Any]) -> None:
-        """Make the checkpoint at `step` the last one, and forget what was validated later."""
+        """Make the checkpoint at `step` the last one, and discard later validations."""
         log.warning("going on from step %d instead of %d", step, self.index["last"]["step"])
         entries = [*self.index.get("recent", []), self.index["last"]]
         last = next(entry for entry in entries if entry["step"] == step)
@@ -244,14 +245,14 @@ class Checkpoints:
         self._write_index()
 
     def load(self, which: str) -> dict[str, Any]:
-        """The state at ``last``, ``best`` or the number of a step, on the CPU.
+        """Load the state at ``last``, ``best`` or the number of a step, onto the CPU.
 
-        ``average`` is the last one with the mean of all weights of the checkpoints that were kept
-        (`trainer.keep_last`; Vaswani et al. 2017, section 6.1), ``ema`` the best one with the averaged
-        weights of `trainer.ema_decay`.
+        ``average`` is the last state with the mean weights of the kept checkpoints (`trainer.keep_last`;
+        Vaswani et al. 2017, section 6.1), ``ema`` the best one with the averaged weights of
+        `trainer.ema_decay`.
 
         Raises:
-            UserError: there is none, or the file is damaged, unsafe or too new.
+            UserError: there is no such checkpoint, or the file is damaged, unsafe or too new.
         """
         self.wait()
         known, recent = self._named(), self.index.get("recent", [])
@@ -271,7 +272,7 @@ class Checkpoints:
             _refuse_to_unpack(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
-            raise UserError(f"{file} is no checkpoint of plain data and is not read.") from error
+            raise UserError(f"{file} is not a checkpoint of plain data and is not read.") from error
         version = state.get("schema_version") if isinstance(state, dict) else None
         if not isinstance(version, int):
             raise UserError(f"{file} is not a checkpoint of seqexp.")
@@ -286,17 +287,17 @@ class Checkpoints:
             raise UserError(f"{file} is not a checkpoint of seqexp.")
         if type(state.get("step")) is not int or state["step"] != entry["step"]:
             raise UserError(
-                f"{file} is not the checkpoint of step {entry['step']}, as which index.json names it."
+                f"{file} is not the checkpoint of step {entry['step']}, although index.json says so."
             )
         return state
 
     def _read(self, name: str, sha256: str) -> tuple[Path, bytes]:
-        """The bytes of a file in this folder.
+        """Return the bytes of a file in this folder.
 
         Raises:
-            UserError: it cannot be read, or is damaged.
+            UserError: the file cannot be read, or is damaged.
         """
-        # The index may come from a stranger: only a plain file name in this folder is opened.
+        # The index is untrusted: open only files in this folder.
         file = self.folder / Path(name).name
         try:
             data = read_bounded(file, LARGEST)
@@ -334,8 +335,8 @@ class Checkpoints:
             )
         log.info("average of the checkpoints at steps %s", ", ".join(steps))
         last = self.load(steps[-1])
-        # One after the other, as each holds the optimizer too. Not in place: tied weights are one tensor
-        # under several names.
+        # Load one at a time, because each also has the optimizer's state. Do not add in place, because tied
+        # weights are one tensor under several names.
         for step in steps[:-1]:
             other = self.load(step)["model"]
             try:
@@ -356,7 +357,7 @@ class Checkpoints:
 
 
 def _well_formed(index: Any) -> dict[str, Any]:
-    """The index without what no run writes: the file may come from a stranger."""
+    """Return the index without malformed entries; the file is untrusted."""
     index = index if isinstance(index, dict) else {}
 
     def is_file(value: Any) -> bool:
@@ -390,12 +391,12 @@ def _well_formed(index: Any) -> dict[str, Any]:
 
 
 def _files(entry: dict[str, Any]) -> list[str]:
-    """The names of the files of a checkpoint."""
+    """Return the names of the files of a checkpoint."""
     return [entry["file"], *(one["file"] for one in entry.get("weights", {}).values())]
 
 
 def _from_schema_1(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of schema 1 in today's layout: a preprocessor for its tokenizer, and the states of hooks."""
+    """Convert a state of schema 1, which had a tokenizer and no hooks, to the current layout."""
     preprocessor = Preprocessor.from_schema_1(state.get("tokenizer"))
     window = state.get("window") or {"nll": torch.zeros(()), "count": 0}  # early versions had none
     hooks = {
@@ -414,7 +415,7 @@ def _from_schema_1(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_weights(state: dict[str, Any]) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-    """The weights of a state, and the rest; of tensors with several names, ``tied`` keeps the others."""
+    """Split a state into weights and the rest; ``tied`` maps further names of a tensor to its first one."""
     hooks = dict(state.get("hooks", {}))
     found = {"model": state["model"]}
     if "ema" in hooks:
@@ -426,7 +427,7 @@ def _take_weights(state: dict[str, Any]) -> tuple[dict[str, dict[str, torch.Tens
         first: dict[int, str] = {}
         weights[kind] = {}
         for name, tensor in tensors.items():
-            # In a snapshot, tensors that share memory are the same object.
+            # Tensors that share memory are one object in a snapshot.
             same = first.setdefault(id(tensor), name)
             if same == name:
                 weights[kind][name] = tensor.contiguous()
@@ -437,7 +438,7 @@ def _take_weights(state: dict[str, Any]) -> tuple[dict[str, dict[str, torch.Tens
 
 
 def _put_weights(state: dict[str, Any], weights: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
-    """The inverse of `_take_weights`; a state of schema 1 has its weights already."""
+    """Invert `_take_weights`; a state of schema 1 already contains its weights."""
     tied = state.get("tied", {})
     if not isinstance(tied, dict):
         tied = {}
@@ -456,10 +457,10 @@ def _put_weights(state: dict[str, Any], weights: dict[str, dict[str, torch.Tenso
 
 
 def refuse_misfit(name: str, own: Any, given: Any) -> None:
-    """Compare plain data with what belongs in its place: keys, kinds of numbers, shapes of tensors.
+    """Check that `given` has the same keys, types of numbers and shapes of tensors as `own`.
 
     Raises:
-        TypeError: they differ.
+        TypeError: naming the entry, what was expected and what was given.
     """
     if isinstance(own, dict) and isinstance(given, dict) and own.keys() == given.keys():
         for key in own:
@@ -474,14 +475,17 @@ def refuse_misfit(name: str, own: Any, given: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, for a message."""
+    """Describe a value for a message."""
     if isinstance(value, torch.Tensor):
         return f"shape {tuple(value.shape)} and {value.dtype}"
     return f"keys {sorted(map(str, value))[:5]}" if isinstance(value, dict) else type(value).__name__
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """Whether it holds the numbers that it says: others would take what they say once they are used."""
+    """Return whether it is a dense tensor whose storage contains all of its elements.
+
+    Other tensors would allocate their declared size when used.
+    """
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -491,14 +495,14 @@ def _is_plain_tensor(value: Any) -> bool:
 
 
 def _refuse_to_unpack(data: bytes) -> None:
-    """We write a zip without compression; a compressed one could grow without end."""
+    """Raise ValueError for a compressed zip, which could unpack to any size; torch does not compress."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > len(data):
             raise ValueError("it would unpack to more than it is")
 
 
 def _snapshot(value: Any, copies: dict[Any, torch.Tensor] | None = None) -> Any:
-    """A copy on the CPU that later updates do not change; tensors that share memory share it in the copy."""
+    """Copy a state to the CPU; tensors that share memory share it in the copy."""
     copies = {} if copies is None else copies
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
@@ -525,7 +529,7 @@ class _Hashed:
         try:
             return int(self._file.write(data))
         except OSError as error:
-            self.error = error  # torch makes another error of it, which does not say why
+            self.error = error  # torch raises another error, without the reason
             raise
 
     def flush(self) -> None:
@@ -533,7 +537,7 @@ class _Hashed:
 
 
 def _save_weights(tensors: dict[str, torch.Tensor], target: Path) -> str:
-    """The whole safetensors file or none; returns its hash."""
+    """Write a safetensors file atomically; return its sha256."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
@@ -553,8 +557,8 @@ def _save_weights(tensors: dict[str, torch.Tensor], target: Path) -> str:
 
 
 def _save_atomically(state: dict[str, Any], target: Path) -> str:
-    """The whole file or none; returns its hash."""
-    with whole_or_not_there(target) as file:
+    """Write a state atomically with `torch.save`; return its sha256."""
+    with atomic_file(target) as file:
         hashed: Any = _Hashed(file)
         try:
             torch.save(state, hashed)
@@ -564,7 +568,7 @@ def _save_atomically(state: dict[str, Any], target: Path) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of torch's generators; everything else that is random is seeded by step."""
+    """Return the state of torch's generators; all other random choices are seeded by step."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()

@@ -1,4 +1,4 @@
-"""Where to compute, how precisely, compiled or not: decided once, said, and written down."""
+"""The device, precision and compilation of a run."""
 
 import contextlib
 import ctypes
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# compile=auto compiles on a GPU when training takes at least this many floating-point operations
-# (6 * parameters * tokens, Kaplan et al. 2020): about a minute of work there. On CPUs it never does: the
+# compile=auto compiles on a GPU if training takes at least this many floating-point operations
+# (6 * parameters * tokens, Kaplan et al. 2020), about a minute of work. It does not compile on CPUs: the
 # compiled bf16 step of both sizes measured in docs/speed.md was slower than the eager one.
 COMPILE_FROM_FLOPS = {"cuda": 1e16}
 
@@ -31,14 +31,14 @@ ONEDNN_PRIMITIVES = 512
 
 @dataclass(frozen=True)
 class Device:
-    """A device with its precision; weights are fp32 always, `precision` is that of the arithmetic."""
+    """A device with the precision of its arithmetic; weights are always fp32."""
 
     torch: torch.device
     precision: str
     threads: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which forward passes run."""
+        """Return the context for forward passes."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.torch.type, dtype=DTYPES[self.precision])
@@ -56,7 +56,7 @@ class Device:
             torch.cuda.synchronize(self.torch)
 
     def peak_memory_mb(self) -> float:
-        """The most memory held so far: of the GPU, or else of this process."""
+        """Return the peak memory so far in MiB: of the GPU, or of this process."""
         if self.torch.type == "cuda":
             return torch.cuda.max_memory_allocated(self.torch) / 2**20
         try:
@@ -70,7 +70,7 @@ def setup_device(config: DeviceConfig) -> Device:
     """Resolve `auto`, set the number of threads, and return the device.
 
     Raises:
-        UserError: the device is not there, or cannot compute in this precision.
+        UserError: the device is not available, or does not support this precision.
     """
     available = ["cpu"]
     if torch.backends.mps.is_available():
@@ -100,17 +100,17 @@ def setup_device(config: DeviceConfig) -> Device:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, min(len(os.sched_getaffinity(0)), torch.get_num_threads()))
     return torch.get_num_threads()
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed for the next step; whether it is there and agreed.
+    """Make glibc's allocator keep freed memory for the next step; return whether that succeeded.
 
-    By default it gives every large tensor back to the system, which must clear the pages of the next one
-    again (docs/speed.md has what that costs).
+    By default it returns large tensors to the system, which must clear the pages of the next ones again
+    (docs/speed.md has the cost).
     """
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
@@ -155,12 +155,12 @@ def _native_bf16(kind: str) -> bool:
 
 
 def wants_compile(config: DeviceConfig, device: Device, flops: float | None) -> tuple[bool, str]:
-    """Whether to compile, and why. `flops` is what the planned training takes; None if not known."""
+    """Return whether to compile, and the reason. `flops` is the estimate for the training; None: unknown."""
     if config.compile != "auto":
         return config.compile == "true", f"device.compile={config.compile}"
     limit = COMPILE_FROM_FLOPS.get(device.torch.type)
     if limit is None:
-        return False, f"auto: on {device.torch.type} compiling does not repay"
+        return False, f"auto: compiling does not pay off on {device.torch.type}"
     if flops is None:
         return False, "auto: the length is given in minutes, so the number of steps is not known"
     comparison = "at least" if flops >= limit else "under"
@@ -170,9 +170,10 @@ def wants_compile(config: DeviceConfig, device: Device, flops: float | None) -> 
 def compile_or_not(
     model: torch.nn.Module, trial: Callable[[Callable[[torch.Tensor], torch.Tensor]], None]
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str | None]:
-    """The compiled model, proved by `trial` (one forward and backward pass), or the model and why.
+    """Compile the model and test it with `trial` (one forward and backward pass).
 
-    The random state is as before, whatever happened.
+    Returns the compiled model and None, or the model itself and the reason of the failure. The random state
+    is restored.
     """
     import torch._dynamo
 

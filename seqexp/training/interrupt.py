@@ -1,8 +1,8 @@
-"""What Ctrl-C and signals do to a command: `StopRequest` in the training loop, `interruptible` elsewhere.
+"""Handling of Ctrl-C and signals: `StopRequest` in the training loop, `interruptible` elsewhere.
 
-In training, Ctrl-C, SIGTERM and SIGUSR1 ask to stop after the current step; a second Ctrl-C stops at once.
-Slurm sends SIGUSR1 before a job's time is over, if asked to (``--signal=USR1@60``), and SIGTERM when it
-pre-empts. Elsewhere SIGTERM and SIGHUP do what Ctrl-C does, so that a command saves what it has.
+In training, Ctrl-C, SIGTERM and SIGUSR1 request a stop after the current step; a second Ctrl-C stops at once.
+Slurm sends SIGUSR1 before a job's time limit on request (``--signal=USR1@60``), and SIGTERM on pre-emption.
+Elsewhere SIGTERM and SIGHUP act like Ctrl-C, so that a command saves its results.
 """
 
 import signal
@@ -14,20 +14,20 @@ from typing import Any
 
 
 class StopRequest:
-    """Inside the ``with``, `requested` tells whether someone asked to stop."""
+    """A context in which signals set `requested`."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        # Only the main thread may handle signals; elsewhere the program around us does.
+        # Only the main thread can set signal handlers; in other threads the calling program handles signals.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
@@ -44,9 +44,9 @@ class StopRequest:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt; further ones are ignored while it is handled.
+    """Return a context in which SIGTERM and SIGHUP raise KeyboardInterrupt; further ones are ignored.
 
-    A signal that the process was started to ignore (``nohup``) stays ignored.
+    A signal that is ignored from the start of the process (``nohup``) stays ignored.
     """
     numbers: list[int] = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before: dict[int, Any] = {}
@@ -56,7 +56,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # Only the main thread may handle signals; elsewhere the program around us does.
+    # Only the main thread can set signal handlers; in other threads the calling program handles signals.
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             if signal.getsignal(number) is signal.SIG_DFL:

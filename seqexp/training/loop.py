@@ -1,6 +1,6 @@
-"""The training loop: batches by step number, exact averages, no waiting for the device inside a step.
+"""The training loop: batches by step number, exact averages, no synchronisation with the device in a step.
 
-What happens around it, from curricula to samples, are hooks (`training/hooks/`).
+Everything else, from curricula to samples, is done by hooks (`training/hooks/`).
 """
 
 import logging
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
-    """The number of steps that the configuration asks for at most; None if only minutes are given."""
+    """Return the maximal number of steps in the configuration; None if only minutes are given."""
     trainer = config.trainer
     limits = [] if trainer.max_steps is None else [trainer.max_steps]
     if trainer.max_epochs is not None:
@@ -54,10 +54,10 @@ def planned_steps(config: TrainConfig, steps_per_epoch: float) -> int | None:
 
 
 class Trainer:
-    """Trains `model` on `data` until the length in the configuration, a stop request, or the end of patience.
+    """Train `model` on `data` until a limit in the configuration, a stop request, or the end of patience.
 
-    `forward` is what the loss calls: the model, or its compiled form. `hooks` come after those that every
-    training has: curriculum, losses that are not finite, and the state that a recurrent model carries over.
+    `forward` is the function that the loss calls: the model, or its compiled form. `hooks` run after those of
+    every training: non-finite losses, curriculum, and the carried state of a recurrent model.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Trainer:
             own.append(Carry(carried))
         self.hooks = [*own, *hooks]
         self.step = 0
-        self.end_as: str | None = None  # set by a hook that ends the run
-        self._elapsed_before = 0.0  # in processes before this one
+        self.end_as: str | None = None  # set by a hook to end the run
+        self._elapsed_before = 0.0  # seconds in earlier processes
         self._started = self._saved = time.perf_counter()
         self.latest: dict[str, float] = {}
-        # Sums since the last log line, kept on the device so that no step waits for them.
+        # Sums since the last log line, kept on the device to avoid synchronisation.
         self._window_started = time.perf_counter()
         self._window_tokens = 0
         self._nll = torch.zeros((), device=device.torch)
@@ -108,10 +108,10 @@ class Trainer:
     # State
 
     def state(self) -> dict[str, Any]:
-        """Everything a resume needs, as tensors and plain values.
+        """Return the state for a resume, as tensors and plain values.
 
         Raises:
-            NonFiniteLossError: a step was bad, so that this state is not worth keeping.
+            NonFiniteLossError: a loss or gradient since the last check was not finite.
         """
         return {
             "hooks": {hook.name: hook.state() for hook in self.hooks if hook.name},
@@ -127,10 +127,10 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state as `state` gives it.
+        """Load a state that `state` returned.
 
         Raises:
-            UserError: it is not a state of this run.
+            UserError: the state does not fit this run.
         """
         try:
             self._load_state(state)
@@ -157,7 +157,7 @@ class Trainer:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far, validation included, in this process and those before it."""
+        """Seconds of training so far, with validation, in this process and earlier ones."""
         return self._elapsed_before + time.perf_counter() - self._started
 
     # The loop
@@ -172,7 +172,7 @@ class Trainer:
         progress = Progress(self.step, self.total, self.settings.max_minutes)
         self.model.train()
         if self.step and not self.is_validated() and self.validation_due():
-            # Stopped between a checkpoint and its validation.
+            # The run was stopped between a checkpoint and its validation.
             self._validate()
         self._started = self._window_started = time.perf_counter()
         with StopRequest() as stop, progress.logging():
@@ -180,7 +180,7 @@ class Trainer:
                 ending = self._run(stop, progress)
             except BaseException:
                 with suppress(CheckpointError):
-                    self.checkpoints.wait()  # what was saved before it is on the disk
+                    self.checkpoints.wait()  # finish writing the last checkpoint
                 raise
             finally:
                 progress.close()
@@ -188,11 +188,11 @@ class Trainer:
         return ending
 
     def _run(self, stop: StopRequest, progress: Progress) -> str:
-        if self.step == 0 and self.done():  # asked for no steps: judge the untrained model
+        if self.step == 0 and self.done():  # no steps: validate the untrained model
             self._save()
             self._validate()
         if self.step and not self.done() and self.is_validated() and self._out_of_patience():
-            return "stopped early"  # the run was stopped between this validation and its consequence
+            return "stopped early"  # the run was interrupted right after this validation
         for done in self.steps(progress):
             interrupted = stop.requested and not done
             validation_due = done or self._due(self.settings.eval_every)
@@ -214,14 +214,14 @@ class Trainer:
         return late or self._due(self.settings.checkpoint_every)
 
     def steps(self, progress: Progress) -> Iterator[bool]:
-        """Train step by step, logging every so often; yields whether that was the last one."""
-        # Asked once a step: where the clock decides, the answer may change from one line to the next.
+        """Train and log step by step; yield after each step whether it was the last one."""
+        # Call `done` once per step: with a time limit its value may change between two calls.
         done = self.done()
         while not done:
             try:
                 self._train_step()
             except RollBack:
-                # The step gone back to was logged, saved and validated when it was made.
+                # The step that training returns to is already logged, saved and validated.
                 self._roll_back()
                 continue
             done = self.done()
@@ -230,29 +230,29 @@ class Trainer:
             yield done
 
     def done(self) -> bool:
-        """Whether a limit in the configuration is reached: minutes, steps or epochs."""
+        """Return whether a limit in the configuration is reached: minutes, steps or epochs."""
         minutes = self.settings.max_minutes
         if minutes is not None and self.elapsed >= minutes * 60:
             return True
         return self.total is not None and self.step >= self.total
 
     def is_validated(self) -> bool:
-        """Whether the last checkpoint was judged; a run may have been stopped before it was."""
+        """Return whether the last checkpoint was validated."""
         return bool(self.checkpoints.index.get("validated", -1) >= self.step)
 
     def validation_due(self) -> bool:
-        """Whether a run is validated at this step."""
+        """Return whether this step is to be validated."""
         return self._due(self.settings.eval_every) or self.done()
 
     def log_due(self) -> bool:
-        """Whether this step is logged, as every `trainer.log_every`-th."""
+        """Return whether this step is to be logged (every `trainer.log_every` steps)."""
         return self._due(self.settings.log_every)
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
 
     def _progress_of_schedule(self) -> float:
-        """0 at the end of the warm-up, 1 at the end of the run, whichever of its limits is nearer."""
+        """Return 0 at the end of the warm-up, 1 at the end of the run, by the limit that is nearest."""
         progress = 0.0
         if self.settings.max_minutes is not None:
             progress = self.elapsed / (self.settings.max_minutes * 60)
@@ -262,10 +262,10 @@ class Trainer:
         return progress
 
     def _train_step(self) -> None:
-        """One update from one batch; nothing here waits for a GPU.
+        """Update the weights with one batch, without synchronisation with a GPU.
 
         Raises:
-            RollBack: a hook asks to go on from the last checkpoint.
+            RollBack: a hook requests to return to the last checkpoint.
         """
         factor = lr_factor(
             self.schedule, self.config.scheduler, self.config.optimizer.lr, self.step,
@@ -312,19 +312,19 @@ class Trainer:
         for micro_batch in batch.split(self.settings.accumulate):
             with self.device.autocast():
                 output = self.task.loss(self.forward, micro_batch.to(self.device.torch), training=True)
-            # Divided by the count of the whole batch: micro-batches of any size add up to its exact average.
+            # Divide by the count of the batch, so that micro-batches of any size sum to its exact mean.
             self.scaler.scale(output.loss_sum / count).backward()
             nll += output.nll_sum
         for part in self.optimizers.parts:
             self.scaler.unscale_(part)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self._norm = nn.utils.get_total_norm(gradients)
-        # Loss scaling expects gradients that overflow, and skips the update itself.
+        # With loss scaling, gradients may overflow, and the scaler skips the update.
         bad = ~torch.isfinite(nll if self.scaler.is_enabled() else nll + self._norm)
         return Update(batch, count, nll, self._norm, bad)
 
     def _roll_back(self) -> None:
-        """Go on from the last checkpoint; what was logged after it is removed."""
+        """Return to the last checkpoint, and remove later rows of the metrics."""
         self.optimizers.zero_grad()
         elapsed = self.elapsed
         self.load_state(self.checkpoints.load_newest())
@@ -360,13 +360,13 @@ class Trainer:
 
     @contextmanager
     def _outside_the_window(self) -> Iterator[None]:
-        """What happens inside does not count as training time when the speed is logged."""
+        """Return a context whose time is excluded from the logged training speed."""
         started = time.perf_counter()
         yield
         self._window_started += time.perf_counter() - started
 
     def _validate(self) -> None:
-        """Validate the model that was just saved, and mark it as best if it is."""
+        """Validate the last checkpoint, and mark it if it is the best."""
         with self._outside_the_window():
             results = self.validate()
         values = {name: metric.value for name, metric in results.items()}
@@ -374,7 +374,7 @@ class Trainer:
         self.latest.update(values)
         value, stage = values[self.settings.monitor], self.data.state()
         best = self.checkpoints.best_value
-        # The best of an earlier stage of a curriculum is not what the run is about.
+        # Ignore the best value of an earlier stage of a curriculum.
         grown = self.checkpoints.best_stage not in (None, stage)
         is_best = math.isfinite(value) and (best is None or grown or better(value, best, self.mode))
         details = {name: metric.to_plain() for name, metric in results.items()}
@@ -387,13 +387,13 @@ class Trainer:
         self.metrics.flush()
 
     def validate(self) -> dict[str, Metric]:
-        """The metrics of the validation split and what the hooks add, by name, such as ``val/loss``."""
+        """Return the metrics of the validation split and the hooks by name, such as ``val/loss``."""
         options = EvalOptions(self.device.autocast, seed=self.config.seed)
         evaluation = self.task.evaluate(self.model, self.data, "val", options)
         results = {f"val/{name}": metric for name, metric in evaluation.items()}
         for hook in self.hooks:
             hook.at_validation(self, results)
-        # Where nothing can be generated or read, what would have been measured is NaN.
+        # A declared metric that could not be measured is NaN.
         missing = {name: spec.of(math.nan, 0) for name, spec in self.declared.items() if name not in results}
         return {**results, **missing}
 
@@ -403,7 +403,7 @@ class Trainer:
         return {name: row[name] for row in rows for name in self.declared if name in row}
 
     def monitor_again(self) -> None:
-        """After a resume with another `trainer.monitor`: find the best of the kept checkpoints by it."""
+        """After a resume with another `trainer.monitor`, choose the best of the kept checkpoints by it."""
         before = self.checkpoints.monitored
         if before in (None, self.settings.monitor):
             return

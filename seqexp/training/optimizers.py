@@ -27,10 +27,10 @@ Parameters = list[Parameter]
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Exclude the parameters whose names match a pattern, such as ``blocks.0.*``, from training; their names.
+    """Freeze the parameters whose names match a pattern, such as ``blocks.0.*``; return their names.
 
     Raises:
-        UserError: a pattern matches no parameter, or none is left to train.
+        UserError: a pattern matches no parameter, or all parameters are frozen.
     """
     frozen = []
     for pattern in patterns:
@@ -53,11 +53,11 @@ def _matching(model: nn.Module, key: str, pattern: str) -> list[str]:
 
 
 def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None = None) -> Parameters:
-    """Every trainable parameter once, in order, with its role and the factor of its learning rate.
+    """Return every trainable parameter once, in order, with its role and the factor of its learning rate.
 
-    Roles are `embedding`, `head`, `matrix` (other 2-D ones), `vector` (the rest). A head that is tied to the
-    embedding is an embedding. A head is a module of that name. The last pattern that matches a name decides
-    its factor.
+    Roles are ``embedding``, ``head`` (in a module of that name), ``matrix`` (others with two or more
+    dimensions) and ``vector``. A head that is tied to the embedding has the role ``embedding``. The last
+    pattern that matches a name decides its factor.
 
     Raises:
         UserError: a pattern matches no parameter.
@@ -89,8 +89,11 @@ def _groups(
     weight_decay: float,
     roles: tuple[str, ...] = ("embedding", "head", "matrix", "vector"),
 ) -> list[dict[str, Any]]:
-    """Apply weight decay to matrices and embeddings, not to norms and biases; one group a learning rate."""
-    # In the order of the roles, so that a saved optimizer finds its parameters again.
+    """Return parameter groups: weight decay applies to matrices and embeddings, not to norms and biases.
+
+    Parameters with different learning rates are in different groups.
+    """
+    # Keep the order of roles, by which a saved optimizer finds its parameters.
     ordered = [one for role in roles for one in parameters if one.role == role]
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for one in ordered:
@@ -127,7 +130,7 @@ def rmsprop(config: RMSpropConfig, parameters: Parameters) -> list[torch.optim.O
 
 
 def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the body, AdamW for everything else.
+    """Muon for matrices, AdamW for embeddings, head and vectors.
 
     Raises:
         UserError: the model has no matrices besides embeddings and head.
@@ -146,7 +149,7 @@ def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimiz
             weight_decay=config.weight_decay,
         )
     ]
-    if groups:  # all of it may be frozen
+    if groups:  # empty if all of these are frozen
         found.append(torch.optim.AdamW(groups, lr=config.adamw_lr, betas=betas, eps=config.eps, fused=True))
     return found
 
@@ -176,13 +179,12 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
-        """Take what `state` gave.
+        """Load what `state` returned; options such as betas stay those of the configuration.
 
         Raises:
-            TypeError, ValueError: it is that of other parameters.
+            TypeError, ValueError: the state belongs to other parameters.
         """
         for part, state in zip(self.parts, states, strict=True):
-            # The settings stay those of the configuration, which may be newly typed; the state is loaded.
             typed = [{k: v for k, v in group.items() if k != "params"} for group in part.param_groups]
             fresh = _state_after_a_step(part)
             part.load_state_dict(state)
@@ -190,15 +192,18 @@ class Optimizers:
                 group.update(settings)
             for parameter, wanted in fresh.items():
                 loaded = part.state.get(parameter)
-                if loaded:  # else there was no step yet
-                    # What only the settings typed now need, such as a momentum, begins anew.
+                if loaded:  # empty before the first step
+                    # State that only the new options need, such as a momentum, starts from its initial value.
                     part.state[parameter] = {**wanted, **{k: v for k, v in loaded.items() if v is not None}}
                     for key, value in wanted.items():
                         refuse_misfit(f"optimizers.{key}", value, part.state[parameter][key])
 
 
 def _state_after_a_step(part: torch.optim.Optimizer) -> dict[torch.Tensor, dict[str, Any]]:
-    """What the optimizer keeps of each parameter; the step has length zero, and the rates are zero now."""
+    """Return the optimizer's state per parameter after a step without gradients, at learning rate 0.
+
+    The learning rates stay 0.
+    """
     for group in part.param_groups:
         group["lr"] = 0.0
         for parameter in group["params"]:
