@@ -21,7 +21,7 @@ from seqexp.files import user_path
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 # The names of the two sides in JSON, and as a first line that is no pair.
 SIDES = (("sentence_good", "sentence_bad"), ("good", "bad"))
-# Of the thirteen names in BLiMP's files the paper counts one among another of its twelve phenomena.
+# BLiMP's files name thirteen phenomena; the paper has twelve, with this one part of another.
 MERGED = {"s-selection": "argument_structure"}
 # More than this is not read: the files may come from a stranger.
 MOST_BYTES = 200_000_000
@@ -30,9 +30,9 @@ KEY = "exams.path"
 
 
 def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
-    """The exams that the files of `path` hold: pairs of words are spelling, others grammar.
+    """Read exams from the files of `path`: pairs of words are spelling, others grammar.
 
-    Where one exam is `wanted` all pairs are taken for it.
+    If only one exam is `wanted`, all pairs belong to it.
 
     Raises:
         UserError: no such file, or a line that holds no pair; with the name of the file and the line.
@@ -141,9 +141,9 @@ def _from_cells(line: str, where: str) -> MinimalPair:
     if len(cells) == 2:
         return MinimalPair(cells[0], cells[1])
     shown = line if len(line) <= 60 else f"{line[:60]}…"
-    told = "no comma" if len(cells) == 1 else f"{len(cells) - 1} commas or tabs"
+    found = "no comma" if len(cells) == 1 else f"{len(cells) - 1} commas or tabs"
     raise UserError(
-        f"{where}: {told} in {shown!r}; a line is a good side, a comma, a bad side. A side with commas "
+        f"{where}: {found} in {shown!r}; a line is a good side, a comma, a bad side. A side with commas "
         "stands in double quotes, or a tab stands between the sides."
     )
 
@@ -152,7 +152,7 @@ def _from_json(line: str, where: str) -> MinimalPair:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: no JSON ({getattr(error, 'msg', 'nested too deeply')}).") from error
+        raise UserError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deeply')}).") from error
     for good, bad in SIDES:
         if isinstance(row, dict) and good in row and bad in row:
             values = [row[good], row[bad]]
@@ -163,10 +163,10 @@ def _from_json(line: str, where: str) -> MinimalPair:
             phenomenon = MERGED.get(phenomenon, phenomenon).replace("_", " ")
             return MinimalPair(first, second, phenomenon, re.sub("[_/]", " ", field), paradigm)
     raise UserError(
-        f'{where}: wanted are texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
+        f'{where}: expected texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
     )
 
 
 def _clean(value: str) -> str:
-    """Half of a surrogate pair, which JSON can spell, is no text."""
+    """Replace lone surrogates, which JSON can spell: they cannot be encoded."""
     return value.encode("utf-8", "replace").decode()
