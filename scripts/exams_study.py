@@ -1,11 +1,12 @@
-"""The runs behind docs/exams.md: six of twenty minutes on two cores, and their exams; it goes on, run by run.
+"""Train the six runs of docs/exams.md, twenty minutes each on two cores, and run their exams.
 
     python scripts/exams_study.py --data path/to/novels --blimp path/to/BLiMP.zip
     python scripts/exams_study.py --data … --blimp … char_1 sentencepiece_1    # only these
-    python scripts/exams_study.py --report               # tables and pictures of what is there
+    python scripts/exams_study.py --report               # tables and figures of the runs so far
 
-By default the novels are $SEQEXP_DATA/stories and BLiMP $SEQEXP_DATA/blimp/BLiMP.zip. The result of each run
-is kept in docs/exams/<label>.json, tables are in docs/exams/tables.md, pictures in docs/images/.
+By default the novels are $SEQEXP_DATA/stories and BLiMP $SEQEXP_DATA/blimp/BLiMP.zip. Each run's result is
+written to docs/exams/<label>.json, and runs that have one are skipped. Tables are in docs/exams/tables.md,
+figures in docs/images/.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PROMPT = "The door opened and"
 
 
 def seqexp(*words: str) -> str:
-    """Run a command, its messages on the screen; what it prints."""
+    """Run a command with its messages on the screen; return its standard output."""
     print("seqexp", *words, flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "seqexp", *words], stdout=subprocess.PIPE, text=True, check=True
@@ -63,8 +64,8 @@ def run_job(label: str, data: str, blimp: str) -> None:
         "device": manifest["device"],
         "precision": manifest["precision"],
         "corpus_sha256": manifest["corpus"]["sha256"],
-        "train_characters": manifest["corpus"]["parts"]["train"]["characters"],
-        "train_tokens": manifest["corpus"]["parts"]["train"]["tokens"],
+        "train_characters": manifest["corpus"]["splits"]["train"]["characters"],
+        "train_tokens": manifest["corpus"]["splits"]["train"]["tokens"],
         "steps": rows[-1]["step"],
         "tokens_per_step": config["data"]["batch_size"] * config["data"]["seq_len"],
         "minutes": trained["minutes"],
@@ -84,7 +85,7 @@ def run_job(label: str, data: str, blimp: str) -> None:
 
 
 def answers(file: Path) -> dict[str, str]:
-    """Digits: how many questions each word has; of each question, twice its credit."""
+    """Return strings of digits: the number of questions per word, and twice the credit of each question."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     words = [list(some) for _, some in itertools.groupby(rows, key=lambda row: row["good"])]
     kept = {"questions": "".join(str(len(some)) for some in words)}
@@ -95,9 +96,9 @@ def answers(file: Path) -> dict[str, str]:
 
 
 def spelling_compared(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Each two of characters, subwords and counting: the mean over seeds, with a 95 % interval over words."""
+    """Compare characters, subwords and 5-grams in pairs: means over seeds, 95 % intervals over words."""
     kept = {name: [run["spelling_answers"] for run in runs] for name, runs in found.items()}
-    (questions,) = {some["questions"] for runs in kept.values() for some in runs}  # all were asked the same
+    (questions,) = {some["questions"] for runs in kept.values() for some in runs}  # the same for all runs
     words = np.repeat(np.arange(len(questions)), [int(digit) for digit in questions])
     # (questions,) each
     means = {
@@ -116,20 +117,20 @@ def credits_in(digits: str) -> Any:
 
 
 def load(tokenizer: str) -> list[dict[str, Any]]:
-    """The results with this tokenizer that are there."""
+    """Load the results with this tokenizer that exist."""
     files = [OUT / f"{tokenizer}_{seed}.json" for seed in SEEDS]
     return [json.loads(file.read_text()) for file in files if file.is_file()]
 
 
 def spread(values: list[float], percent: bool = False) -> str:
-    """Mean ± deviation over seeds."""
+    """Format mean ± standard deviation over seeds."""
     factor, digits = (100, 1) if percent else (1, 3)
     text = f"{factor * statistics.mean(values):.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {factor * statistics.stdev(values):.{digits}f}"
 
 
 def report() -> None:
-    """Tables and pictures of what is there."""
+    """Write tables and figures of the results so far."""
     found = {tokenizer: runs for tokenizer in TOKENIZERS if (runs := load(tokenizer))}
     lines = [
         "| run | parameters | steps | characters read | bits per character | spelling | grammar | BLiMP |"
@@ -150,7 +151,7 @@ def report() -> None:
     for tokenizer, runs in found.items():
         lines += [
             "",
-            f"### {tokenizer}: what it writes",
+            f"### {tokenizer}: generated text",
             "",
             "    " + runs[0]["sample"].replace("\n", "\n    "),
         ]
@@ -168,10 +169,10 @@ def report() -> None:
 
 
 def exam_table(found: dict[str, list[dict[str, Any]]], exam: str) -> list[str]:
-    """Accuracy in per cent, mean ± deviation over seeds, group by group, beside the 5-gram model."""
+    """Return a table of accuracy per group in per cent, mean ± deviation over seeds, beside the 5-grams."""
     lines = [f"| pairs about | pairs | {' | '.join(found)} | 5-gram |", "|---" * (len(found) + 3) + "|"]
-    for place, name in enumerate(groups(found, exam)):
-        rows = {tokenizer: [cells(run, exam)[place] for run in runs] for tokenizer, runs in found.items()}
+    for i, name in enumerate(groups(found, exam)):
+        rows = {tokenizer: [cells(run, exam)[i] for run in runs] for tokenizer, runs in found.items()}
         first = next(iter(rows.values()))[0]
         shares = [spread([cell["accuracy"] for cell in some], percent=True) for some in rows.values()]
         baseline = f"{100 * first['baseline']['accuracy']:.1f}"
@@ -190,7 +191,7 @@ def groups(found: dict[str, list[dict[str, Any]]], exam: str) -> list[str]:
 
 
 def draw(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Accuracy by group for the three exams, and the curves of bits per character."""
+    """Draw accuracy by group for the three exams, and the curves of bits per character."""
     for exam in ("spelling", "grammar", "blimp"):
         names = groups(found, exam)
         shown = [i for i, name in enumerate(names) if not name.startswith(("paradigm", "training"))]
@@ -199,17 +200,17 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
         for shift, (tokenizer, runs) in zip((-0.15, 0.15), found.items(), strict=False):
             for run in runs:
                 values = [cells(run, exam)[i]["accuracy"] for i in shown]
-                told = tokenizer if run is runs[0] else None
+                label = tokenizer if run is runs[0] else None
                 colour = "tab:blue" if tokenizer == "char" else "tab:orange"
-                places = [place + shift for place in range(len(shown))]
-                axes.plot(values, places, "o", color=colour, ms=4, alpha=0.7, label=told)
+                positions = [position + shift for position in range(len(shown))]
+                axes.plot(values, positions, "o", color=colour, ms=4, alpha=0.7, label=label)
         first = next(iter(found.values()))[0]
         baseline = [cells(first, exam)[i]["baseline"]["accuracy"] for i in shown]
         axes.plot(baseline, range(len(shown)), "|", color="gray", ms=14, mew=2, label="5-gram")
         axes.set_yticks(range(len(shown)), [names[i] for i in shown])
         axes.invert_yaxis()
         axes.axvline(0.5, color="gray", ls=":", lw=0.8)
-        axes.set(xlabel="share of pairs whose good side is likelier", title=f"{exam}: one dot a run")
+        axes.set(xlabel="share of pairs whose good side is more likely", title=f"{exam}: one dot per run")
         axes.grid(alpha=0.3, axis="x")
         axes.legend(fontsize=8)
         save(figure, DOCS / "images" / f"exams_{exam}.png")
@@ -221,7 +222,7 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
             minutes = [step / run["steps"] * run["minutes"] for step in steps]
             colour = "tab:blue" if tokenizer == "char" else "tab:orange"
             axes.plot(minutes, bits, "o-", ms=3, color=colour, label=tokenizer if run is runs[0] else None)
-    axes.set(xlabel="minutes", ylabel="bits per character, validation part")
+    axes.set(xlabel="minutes", ylabel="bits per character, validation split")
     axes.grid(alpha=0.3)
     axes.legend()
     save(figure, DOCS / "images" / "exams_bits_per_char.png")
@@ -239,7 +240,7 @@ def main() -> None:
     options = parser.parse_args()
     for label in [] if options.report else options.labels or LABELS:
         if label not in LABELS:
-            parser.error(f"{label} is none of {', '.join(LABELS)}")
+            parser.error(f"unknown label {label}; choose from {', '.join(LABELS)}")
         if not (OUT / f"{label}.json").is_file():
             run_job(label, options.data, options.blimp)
     report()

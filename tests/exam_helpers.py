@@ -1,4 +1,4 @@
-"""What the tests of exams share: models whose probabilities are known, and an English text made of words."""
+"""Helpers for tests of exams: models with known probabilities, an English text, and runs."""
 
 import json
 import random
@@ -25,7 +25,7 @@ nobody very quite the"""
 
 
 class TableModel(nn.Module):
-    """Logits that the last two tokens decide, from random tables; what stands before the first is token V."""
+    """Logits from random tables of the last two tokens; the token before the first is V."""
 
     def __init__(self, vocab_size: int, max_len: int | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TableModel(nn.Module):
 
 
 class ConstantModel(nn.Module):
-    """Every token is as likely as any other."""
+    """A model with equal probabilities of all tokens."""
 
     def __init__(self, vocab_size: int, max_len: int | None = None) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ConstantModel(nn.Module):
 
 
 class OracleModel(nn.Module):
-    """Knows some texts by heart: whatever goes on as one of them does is likelier, and so is its end."""
+    """A model that memorised some texts: their next tokens, and their ends, are more likely than others."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class OracleModel(nn.Module):
 
 
 def judge(scorer: Scorer, pairs: Sequence[tuple[str, str]], name: str = "grammar") -> dict[str, Any]:
-    """The report of an exam of these pairs, without a baseline."""
+    """Return the report of an exam of these pairs, without a baseline."""
     exam = Exam(name, "here", [MinimalPair(good, bad) for good, bad in pairs])
     good, bad = (scorer.score(side, words=exam.of_words) for side in zip(*pairs, strict=True))
     unknown = [a + b for a, b in zip(good.unknown, bad.unknown, strict=True)]
@@ -81,7 +81,7 @@ def judge(scorer: Scorer, pairs: Sequence[tuple[str, str]], name: str = "grammar
 
 
 def make_english(characters: int = 40_000, seed: int = 0) -> str:
-    """Sentences of the words that the grammar exam knows, with two people who speak; always the same."""
+    """Make sentences from the words of the grammar exam, with two speakers; the same for the same seed."""
     draw = random.Random(seed)
     tables = {name: grammar_words.rows(getattr(grammar_words, name)) for name in
               ("PEOPLE", "THINGS", "IRREGULAR", "ACTS", "LOOKED")}  # fmt: skip
@@ -134,7 +134,7 @@ def train_in(place: Path, cache: Path, *words: str) -> Path:
 
 
 def evaluate(run_main: Main, run: Path | str, *words: str) -> tuple[dict[str, Any], Path]:
-    """The result of `seqexp eval`, and its folder."""
+    """Run `seqexp eval`; return its result and its folder."""
     before = set(Path("outputs").glob("eval/*/*"))
     ran = run_main("eval", f"run={run}", *DEVICE, *words)
     assert ran.code == 0, ran.err

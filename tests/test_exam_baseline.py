@@ -1,4 +1,4 @@
-"""The 5-gram model of characters against a plain one of dictionaries."""
+"""The character 5-gram model against a plain implementation with dictionaries."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ BOUNDARY, OTHER = "<boundary>", "<other>"
 
 
 class Dictionaries:
-    """Interpolated Witten–Bell as it is written in Chen & Goodman (1999)."""
+    """Interpolated Witten–Bell by the equations of Chen & Goodman (1999)."""
 
     def __init__(self, documents: Sequence[str], order: int) -> None:
         self.order = order
@@ -27,9 +27,9 @@ class Dictionaries:
         )
         self.totals: Counter[tuple[str, ...]] = Counter()
         self.kinds: Counter[tuple[str, ...]] = Counter()
-        for stretch, n in self.counts.items():
-            self.totals[stretch[:-1]] += n
-            self.kinds[stretch[:-1]] += 1
+        for n_gram, n in self.counts.items():
+            self.totals[n_gram[:-1]] += n
+            self.kinds[n_gram[:-1]] += 1
 
     def p(self, token: str, history: tuple[str, ...]) -> float:
         shorter = self.p(token, history[1:]) if history else 1 / (len(self.characters) + 2)
@@ -69,7 +69,7 @@ def test_against_dictionaries(documents: list[str], order: int, texts: list[str]
 
 @given(documents=st.lists(st.text(ALPHABET, min_size=1, max_size=3), min_size=1, max_size=2))
 def test_very_short_documents(documents: list[str]) -> None:
-    """Fewer characters than the model looks at."""
+    """Documents may be shorter than the model's order."""
     found = CharNgram(documents).log_probabilities(["ab", "x"], words=False)
     plain = Dictionaries(documents, 5)
     assert found == pytest.approx([plain.sum_of("ab", False), plain.sum_of("x", False)], abs=1e-9)
@@ -79,8 +79,8 @@ def test_very_short_documents(documents: list[str]) -> None:
     documents=DOCUMENTS.filter(lambda documents: sum(map(len, documents)) > 5),
     history=st.text(ALPHABET + "x", max_size=8),
 )
-def test_the_probabilities_of_what_may_follow_sum_to_one(documents: list[str], history: str) -> None:
-    """Of every letter, of one that was never seen, and of what ends a word."""
+def test_the_probabilities_of_the_next_character_sum_to_one(documents: list[str], history: str) -> None:
+    """Over every letter, an unseen character, and the end of a word."""
     model = CharNgram(documents)
     letters = [letter for letter in "abé" if letter in "".join(documents)]
     before, *after = model.log_probabilities(
@@ -90,7 +90,7 @@ def test_the_probabilities_of_what_may_follow_sum_to_one(documents: list[str], h
     assert sum(math.exp(value - before) for value in [*after, end]) == pytest.approx(1, abs=1e-9)
 
 
-def test_characters_that_were_never_seen_are_all_one() -> None:
+def test_unseen_characters_are_one_symbol() -> None:
     model = CharNgram(["abcabcab", "bca"])
     one, other, two, known = model.log_probabilities(["ax", "a☃", "axx", "ab"], words=False)
     assert one == other
@@ -98,7 +98,7 @@ def test_characters_that_were_never_seen_are_all_one() -> None:
 
 
 def test_documents_meet_at_the_boundary_alone() -> None:
-    """What ends one document is no history of the next; that it stands behind the boundary is known."""
+    """The end of a document is not a history of the next one; the boundary is."""
     model = CharNgram(["xxab", "cdyy"] * 20)
     after_b, start, across, inside = model.log_probabilities(["b", "c", "bc", "cd"], words=False)
     assert across - after_b < math.log(0.01)
@@ -115,8 +115,8 @@ def test_texts_may_come_twice_and_in_any_order() -> None:
     assert len(model.log_probabilities([], words=True)) == 0
 
 
-def test_more_characters_than_there_is_room_for() -> None:
-    """A Chinese library has more than the keys can hold: the rarest are unknown, and nothing overflows."""
+def test_more_characters_than_fit_into_the_keys() -> None:
+    """With the alphabet of Chinese text the rarest characters become unknown, and keys do not overflow."""
     many = "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))
     model = CharNgram([many, "abcabc" * 50])
     assert model.size**5 < 2**63

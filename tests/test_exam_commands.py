@@ -1,4 +1,4 @@
-"""Exams from the command line: at validations and by eval; what is refused; what they are made of."""
+"""Exams from the command line: at validations and by eval, refused settings, and the pairs of an exam."""
 
 import hashlib
 import json
@@ -32,13 +32,13 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 def test_exams_at_validations(sat_run: Path) -> None:
     rows = rows_of(sat_run / "metrics.jsonl")
-    told = scalars(sat_run)
+    logged = scalars(sat_run)
     for name in ("exam/spelling", "exam/grammar"):
         points = {row["step"]: row[name] for row in rows if name in row}
         assert list(points) == [3, 6]
         assert all(value * 40 == pytest.approx(round(value * 40)) for value in points.values())
         assert all(0 < value < 1 for value in points.values())
-        assert told[name] == pytest.approx(points)
+        assert logged[name] == pytest.approx(points)
     result = read(sat_run / "result.json")
     for name in ("exam/spelling", "exam/grammar"):
         detail = result["details"][name]
@@ -53,7 +53,7 @@ def test_exams_at_validations(sat_run: Path) -> None:
 
 
 def test_exams_change_no_weights(run_main: Main, sat_run: Path, english: Path) -> None:
-    """The same words without exams train the same weights."""
+    """The same overrides without exams train the same weights."""
     words = (f"data.path={english}", "trainer.max_steps=6", "trainer.eval_every=3", "name=sat")
     ran = run_main("train", "data=text", *SHORT, *words)
     assert ran.code == 0, ran.err
@@ -68,7 +68,7 @@ def test_exams_change_no_weights(run_main: Main, sat_run: Path, english: Path) -
     assert prints[0] != prints[1]
 
 
-def test_a_resumed_run_sits_the_same_exams(run_main: Main, sat_run: Path, english: Path) -> None:
+def test_a_resumed_run_has_the_same_exams(run_main: Main, sat_run: Path, english: Path) -> None:
     words = (f"data.path={english}", "trainer.max_steps=3", "trainer.eval_every=3", "name=sat", *ALL)
     ran = run_main("train", "data=text", *SHORT, *words, "trainer.monitor=exam/spelling")
     assert ran.code == 0, ran.err
@@ -82,7 +82,7 @@ def test_a_resumed_run_sits_the_same_exams(run_main: Main, sat_run: Path, englis
 def test_resume_finds_a_file_of_pairs_from_another_folder(
     run_main: Main, english: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it finds the text: `data.path` is made absolute, and so must `exams.path` be."""
+    """`exams.path` is made absolute, as `data.path` is."""
     Path("pairs.csv").write_text("The king was,The king were\n", encoding="utf-8")
     words = (f"data.path={english}", "trainer.max_steps=1", "exams=grammar", "exams.path=pairs.csv", "name=x")
     ran = run_main("train", "data=text", *SHORT, *words)
@@ -95,7 +95,7 @@ def test_resume_finds_a_file_of_pairs_from_another_folder(
     assert ran.code == 0, ran.err
 
 
-def test_a_recurrent_model_sits_exams(run_main: Main, english: Path) -> None:
+def test_exams_of_a_recurrent_model(run_main: Main, english: Path) -> None:
     words = (f"data.path={english}", "model=lstm", "model.hidden_size=8", "debug=fast", "data.seq_len=16")
     few = ("trainer.max_steps=2", "trainer.eval_every=2", "trainer.sample_tokens=0", "name=lstm")
     ran = run_main("train", "data=text", *words, *few, *DEVICE, "device.compile=false", *ALL)
@@ -124,7 +124,7 @@ def test_eval_with_exams(run_main: Main, sat_run: Path, english: Path) -> None:
         assert overall["ahead"]["value"] == pytest.approx(
             overall["accuracy"] - overall["baseline"]["accuracy"]
         )
-        assert exam["baseline"] == "character 5-gram (Witten–Bell) of the training part"
+        assert exam["baseline"] == "character 5-gram (Witten–Bell) of the training split"
         assert any(note.startswith("20 of ") for note in exam["notes"])
         answers = rows_of(folder / f"exam_{name}.jsonl")
         credit = [
@@ -159,7 +159,7 @@ def test_eval_with_exams(run_main: Main, sat_run: Path, english: Path) -> None:
 
 
 def test_the_exam_is_the_one_of_training(run_main: Main, sat_run: Path) -> None:
-    """With the same seed and pairs, eval finds what training logged; another seed asks others."""
+    """With the same seed and pairs, eval repeats the accuracies of training; another draws other pairs."""
     logged = {row["step"]: row for row in rows_of(sat_run / "metrics.jsonl") if "exam/spelling" in row}
     result, folder = evaluate(run_main, sat_run, *ALL, "checkpoint=last", "seed=1")
     for name in ("exam/spelling", "exam/grammar"):
@@ -170,13 +170,13 @@ def test_the_exam_is_the_one_of_training(run_main: Main, sat_run: Path) -> None:
 
 
 def test_exams_from_a_file(run_main: Main, sat_run: Path) -> None:
-    """One of them is empty of questions, so there is one report; the ties are told."""
+    """All pairs are sentences, so there is one report; it counts ties and skipped pairs."""
     lines = "The king was ill.,The king were ill.\nAnna ran.,Anna ran.\nAnna \u2603.,Anna ran.\n"
     Path("pairs.csv").write_text(lines, encoding="utf-8")
     result, folder = evaluate(run_main, sat_run, "exams=all", "exams.path=pairs.csv")
     (exam,) = result["exams"]
     assert (exam["name"], exam["origin"], exam["questions"]) == ("grammar", "exams.path=pairs.csv", 3)
-    assert (exam["overall"]["pairs"], exam["left_out"], exam["unknown_characters"]) == (2, 1, "\u2603")
+    assert (exam["overall"]["pairs"], exam["skipped"], exam["unknown_characters"]) == (2, 1, "\u2603")
     assert exam["ties"] == 1
     assert exam["overall"]["accuracy"] in (0.25, 0.75)
     answers = rows_of(folder / "exam_grammar.jsonl")
@@ -184,11 +184,11 @@ def test_exams_from_a_file(run_main: Main, sat_run: Path) -> None:
     assert answers[1]["model"][0] == answers[1]["model"][1]
 
 
-# What is refused
+# Refused settings
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("exams=gramar",), "grammar"),
         (("exams=foo",), "spelling"),
@@ -201,19 +201,19 @@ def test_exams_from_a_file(run_main: Main, sat_run: Path) -> None:
         (("exams=all", "data.path=wrong.csv"), "exams need the run's own corpus"),
     ],
 )
-def test_mistakes_with_eval(run_main: Main, sat_run: Path, words: tuple[str, ...], told: str) -> None:
+def test_mistakes_with_eval(run_main: Main, sat_run: Path, words: tuple[str, ...], message: str) -> None:
     Path("wrong.csv").write_text("a b,b a\nno pair\n", encoding="utf-8")
     with zipfile.ZipFile("wrong.zip", "w") as archive:
         archive.writestr("a.jsonl", '{"good": 1, "bad": 2}')
     ran = run_main("eval", f"run={sat_run}", *words, *DEVICE)
     assert ran.code == 2, ran.err
-    assert told in ran.err.splitlines()[-1]
+    assert message in ran.err.splitlines()[-1]
     assert "Traceback" not in ran.err
 
 
 @pytest.mark.parametrize("task", ["parity", "translation"])
 def test_exams_are_for_language_models(run_main: Main, task: str) -> None:
-    """To ask a run on anything else is a mistake, and leaves nothing behind."""
+    """Exams of other tasks are refused, and no folder is created."""
     words: tuple[str, ...] = ("data=parity", "model=lstm", "data.eval_sequences=20", "data.seq_len=8")
     if task == "translation":
         words = (*TINY_NMT, f"data.path={write_pairs(Path('pairs.tsv'), make_pairs()[:40])}")
@@ -229,7 +229,7 @@ def test_exams_are_for_language_models(run_main: Main, task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("data=parity", "model=lstm", "exams=spelling"), "exams=spelling is for task=language_modeling"),
         (("data=text", "data.path=BOOK", "trainer.monitor=exam/spelling"), "trainer.monitor"),
@@ -237,11 +237,11 @@ def test_exams_are_for_language_models(run_main: Main, task: str) -> None:
         (("data=text", "data.path=BOOK", "exams=spel"), "exams"),
     ],
 )
-def test_mistakes_with_train(run_main: Main, english: Path, words: tuple[str, ...], told: str) -> None:
+def test_mistakes_with_train(run_main: Main, english: Path, words: tuple[str, ...], message: str) -> None:
     tiny = ("debug=fast", *DEVICE, "data.seq_len=16")
     ran = run_main("train", *(word.replace("BOOK", str(english)) for word in words), *tiny)
     assert ran.code == 2, ran.err
-    assert told in ran.err.splitlines()[-1]
+    assert message in ran.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_mistakes_with_train(run_main: Main, english: Path, words: tuple[str, ..
     ids=["ru", "zh"],
 )
 def test_other_languages(run_main: Main, letters: str) -> None:
-    """A corpus without English words has no grammar exam; where there are no non-words, nothing crashes."""
+    """A corpus without English words has no grammar exam; without non-words there is no traceback."""
     words = letters.split()
     text = " ".join(words[(i * i + i // 7) % len(words)] for i in range(3000))
     Path("text.txt").write_text(text, encoding="utf-8")
@@ -266,11 +266,11 @@ def test_other_languages(run_main: Main, letters: str) -> None:
     assert ran.code in (0, 2), ran.err
 
 
-# What decides a run, and what an exam is made of
+# Fingerprints, and the pairs of an exam
 
 
 def test_the_fingerprint_without_exams_is_the_one_of_before() -> None:
-    """As if there were no such option; with exams, all of them decide."""
+    """Without exams the options do not change it; with exams, each option does."""
     config = make_config(Path("text.txt"))
     values = to_plain(config)
     assert values["exams"]["name"] == "none"
@@ -305,48 +305,49 @@ def test_the_fingerprint_without_exams_is_the_one_of_before() -> None:
     assert len(seen) == 5
 
 
-def sitting(text: str, exams: ExamsConfig, seed: int = 1, **options: Any) -> ExamRunner:
+def make_runner(text: str, exams: ExamsConfig, seed: int = 1, **options: Any) -> ExamRunner:
     Path("text.txt").write_text(text, encoding="utf-8")
     config = make_config(Path("text.txt"))
     return ExamRunner(exams, TextData.build(config.data, config.tokenizer, 1), seed, **options)
 
 
 def test_how_many_pairs_are_asked() -> None:
-    """All by eval, 500 in training, or so many as were asked for; drawn alike each time."""
+    """All by eval, 500 in training, or `exams.pairs`; the same draw each time."""
     text = make_english()
-    (every,) = sitting(text, ExamsConfig("grammar")).exams
-    (some,) = sitting(text, ExamsConfig("grammar"), in_training=True).exams
-    (few,) = sitting(text, ExamsConfig("grammar", pairs=7), in_training=True).exams
+    (every,) = make_runner(text, ExamsConfig("grammar")).exams
+    (some,) = make_runner(text, ExamsConfig("grammar"), in_training=True).exams
+    (few,) = make_runner(text, ExamsConfig("grammar", pairs=7), in_training=True).exams
     assert [len(exam.pairs) for exam in (every, some, few)] == [len(set(every.pairs)), 500, 7]
     assert set(few.pairs) < set(every.pairs)
     assert len({pair.phenomenon for pair in some.pairs}) == 8
     assert few.notes[-1] == f"7 of {len(every.pairs):,} pairs, drawn by the seed"
-    assert sitting(text, ExamsConfig("grammar", pairs=7)).exams[0].pairs == few.pairs
+    assert make_runner(text, ExamsConfig("grammar", pairs=7)).exams[0].pairs == few.pairs
 
 
 def test_which_pairs_of_a_file_are_asked() -> None:
-    """All, or those that the seed draws."""
+    """All pairs, or those that the seed draws."""
     Path("pairs.csv").write_text("".join(f"a {n},{n} a\n" for n in range(100)), encoding="utf-8")
     text = make_english(2000)
-    (every,) = sitting(text, ExamsConfig("all", "pairs.csv")).exams
+    (every,) = make_runner(text, ExamsConfig("all", "pairs.csv")).exams
     assert [pair.good for pair in every.pairs] == [f"a {n}" for n in range(100)]
-    drawn = [sitting(text, ExamsConfig("all", "pairs.csv", 10), seed).exams[0].pairs for seed in (1, 1, 2)]
+    exams = ExamsConfig("all", "pairs.csv", 10)
+    drawn = [make_runner(text, exams, seed).exams[0].pairs for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(set(some) < set(every.pairs) for some in drawn)
 
 
-def test_the_part_of_a_word_behind_the_cut_is_no_word() -> None:
-    """Nine tenths of the characters may end inside a word: what is left of it is not asked."""
+def test_the_rest_of_a_word_after_the_cut_is_skipped() -> None:
+    """The training split may end inside a word: the rest of that word is not in the exam."""
     text = make_english(20_000)
     cut = int(0.9 * len(text))
     text = f"{text[: cut - 5]} notlanders {text[cut + 7 :]}"
     assert text[int(0.9 * len(text)) :].startswith("anders ")
-    (exam,) = sitting(text, ExamsConfig("spelling")).exams
+    (exam,) = make_runner(text, ExamsConfig("spelling")).exams
     assert "anders" not in {pair.good for pair in exam.pairs}
 
 
-def test_a_training_part_of_three_characters() -> None:
-    """Fewer than the baseline looks at."""
+def test_a_training_split_of_three_characters() -> None:
+    """The baseline's longest n-grams do not fit into the training text."""
     Path("pairs.csv").write_text("ab,ba\n", encoding="utf-8")
     Path("text.txt").write_text("abab", encoding="utf-8")
     config = make_config(Path("text.txt"), data={"seq_len": 2})

@@ -1,4 +1,4 @@
-"""Minimal pairs from files: the course's, BLiMP's, a user's own; mistakes are named by file and line."""
+"""Minimal pairs from files: csv, BLiMP, zip; error messages name the file and the line."""
 
 import codecs
 import json
@@ -70,7 +70,7 @@ SIDE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_s
 
 
 @given(pairs=st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=5))
-def test_what_json_holds_comes_back(pairs: list[tuple[str, str]]) -> None:
+def test_pairs_from_json(pairs: list[tuple[str, str]]) -> None:
     kept = [(good, bad) for good, bad in pairs if good.strip() and bad.strip()] or [("a", "b")]
     rows = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in kept]
     assert sides(read_one(write("pairs.jsonl", "\n".join(rows)), ("grammar",))) == kept
@@ -129,7 +129,7 @@ def test_all_of_blimp(shared_data: Path) -> None:
 
 
 def test_the_twelve_phenomena_of_blimp(shared_data: Path) -> None:
-    """Warstadt et al. (2020), table 2: nine sets of argument structure, with the two of animate subjects."""
+    """Table 2 of Warstadt et al. (2020): argument structure includes two paradigms of animate subjects."""
     exam = read_one(shared_data / "blimp/BLiMP.zip")
     sets = {pair.paradigm: pair.phenomenon for pair in exam.pairs}
     assert Counter(sets.values()) == {
@@ -139,11 +139,11 @@ def test_the_twelve_phenomena_of_blimp(shared_data: Path) -> None:
     }  # fmt: skip
 
 
-# What is wrong
+# Malformed files
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a b,b a\n\nhouse hosue\n", "line 3: no comma in 'house hosue'"),
         ("a b,b a\na, b,b, a\n", "line 2: 3 commas or tabs"),
@@ -153,15 +153,15 @@ def test_the_twelve_phenomena_of_blimp(shared_data: Path) -> None:
         ('house,""\n', "line 1: one side is empty"),
         ("house,\u00a0\n", "line 1: one side is empty"),
         ('{"good": "a", "bad": " "}', "line 1: one side is empty"),
-        ('{"good": "a", "bad": "b"}\n{"good": "a", "bad": }\n', "line 2: no JSON"),
-        ('{"good": "a", "bad": "b"', "line 1: no JSON"),
-        ('{"good": "a", "worse": "b"}', 'line 1: wanted are texts under "sentence_good"'),
-        ('{"good": "a", "sentence_bad": "b"}', "line 1: wanted are texts"),
-        ('{"good": "a", "bad": 3}', "line 1: wanted are texts"),
-        ('{"good": ["a"], "bad": "b"}', "line 1: wanted are texts"),
-        ('{"good": null, "bad": "b"}', "line 1: wanted are texts"),
-        ('{"good": "a", "bad": "b", "field": {"x": 1}}', "line 1: wanted are texts"),
-        ('{"good": "a", "bad": ' + "[" * 100_000, "line 1: no JSON"),
+        ('{"good": "a", "bad": "b"}\n{"good": "a", "bad": }\n', "line 2: not JSON"),
+        ('{"good": "a", "bad": "b"', "line 1: not JSON"),
+        ('{"good": "a", "worse": "b"}', 'line 1: expected texts under "sentence_good"'),
+        ('{"good": "a", "sentence_bad": "b"}', "line 1: expected texts"),
+        ('{"good": "a", "bad": 3}', "line 1: expected texts"),
+        ('{"good": ["a"], "bad": "b"}', "line 1: expected texts"),
+        ('{"good": null, "bad": "b"}', "line 1: expected texts"),
+        ('{"good": "a", "bad": "b", "field": {"x": 1}}', "line 1: expected texts"),
+        ('{"good": "a", "bad": ' + "[" * 100_000, "line 1: not JSON"),
         (b"a b,b a\nc d,d \xe9\n", "line 2: not UTF-8 text"),
         (b"\xff\xfea\x00,\x00b\x00", "line 1: not UTF-8 text"),
         ("", "holds no pairs"),
@@ -170,16 +170,16 @@ def test_the_twelve_phenomena_of_blimp(shared_data: Path) -> None:
         ("a," + "b" * 100_001, "line 1: a side has more than 100,000 characters"),
     ],
 )
-def test_malformed_files_name_the_line(text: str | bytes, told: str) -> None:
+def test_malformed_files_name_the_line(text: str | bytes, expected: str) -> None:
     file = write("folder/pairs.csv", text)
     message = error_of(file)
     assert str(file) in message
-    assert told in message
+    assert expected in message
     assert len(message) < 500
     zipped("pairs.zip", {"inner.csv": text})
     message = error_of("pairs.zip")
     assert "pairs.zip: inner.csv" in message
-    assert told in message
+    assert expected in message
 
 
 def test_long_lines_are_shown_in_short() -> None:
@@ -196,13 +196,13 @@ def test_no_such_file() -> None:
 
 
 def test_a_zip_without_pairs_is_an_error() -> None:
-    """As a folder without any is; an exam that is asked for does not just go missing."""
+    """A requested exam is never skipped in silence."""
     zipped("pairs.zip", {"README.md": "nothing", "data/": ""})
     assert "pairs.zip" in error_of("pairs.zip")
 
 
 def test_more_than_anyone_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file, several, or a zip that grows without end: no more is read than the limit."""
+    """Files, and the unpacked members of a zip, are read up to the limit in all."""
     monkeypatch.setattr(reading, "MOST_BYTES", 1000)
     write("many/a.csv", "a,b\n" * 200)
     assert len(read_one("many").pairs) == 200
@@ -216,7 +216,7 @@ def test_more_than_anyone_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def damaged_zip(method: int) -> bytes:
-    """A zip whose only member has noise in the middle of its data."""
+    """Return a zip whose only member has noise in the middle of its data."""
     draw = random.Random(0)
     lines = "".join(f"{draw.random()} a,{draw.random()} b\n" for _ in range(300))
     content = bytearray(zipped("whole.zip", {"a.csv": lines}, method).read_bytes())
@@ -233,6 +233,6 @@ def test_a_damaged_zip(method: int) -> None:
 
 
 def test_half_a_zip() -> None:
-    """Without its end a zip is no zip, and what is left is no text."""
+    """A truncated zip is neither a zip nor text."""
     content = zipped("whole.zip", {"a.csv": "a,b\n" * 500}).read_bytes()
     assert "half.zip" in error_of(write("half.zip", content[: len(content) // 2]))

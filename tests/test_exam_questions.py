@@ -1,4 +1,4 @@
-"""Exams made from a corpus: words and non-words, good sentences and bad ones, the people of a novel."""
+"""Exams made from a corpus: words and non-words, good and bad sentences, names of people."""
 
 import math
 import random
@@ -48,8 +48,8 @@ def test_what_is_a_word() -> None:
     assert list(words_of(text)) == expected.split()
 
 
-def test_the_words_of_both_parts_are_counted() -> None:
-    """In small letters, whatever the pieces; written as mostly in the validation part."""
+def test_the_words_of_both_splits_are_counted() -> None:
+    """In lower case, however the text is cut; the spelling is the most frequent of the validation split."""
     lexicon = make_lexicon(["The dog. ", "the Dog's cat"], ["Dog THE the ", "dog the Dog Anna"])
     assert lexicon.train == {"the": 2, "dog": 2, "cat": 1}
     assert lexicon.val == {"dog": 3, "the": 3, "anna": 1}
@@ -65,7 +65,7 @@ def test_the_list_of_words() -> None:
     assert "symspellpy" in list_name()
 
 
-def test_a_missing_list_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_list_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lexicon_module, "LIST_PACKAGE", "no-such-package")
     known_words.cache_clear()
     with pytest.raises(UserError, match="pip install no-such-package"):
@@ -91,7 +91,7 @@ def all_trigrams(word: str) -> list[str]:
 
 
 def check_spelling(train: str, val: str) -> Exam:
-    """That an exam is what it should be, from the texts alone, without the code that made it."""
+    """Check a spelling exam against its texts, without the code that made it."""
     _, exam = spelling_of(train, val)
     contractions = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)+")
 
@@ -105,9 +105,9 @@ def check_spelling(train: str, val: str) -> Exam:
     wanted = {word.lower() for word in words_in(val) if len(word) >= 3}
     assert len({word.lower() for word in asked}) == len(asked)
     left = wanted - {word.lower() for word in asked}
-    told = re.search(r"([\d,]+) words of the validation part have no non-word", " ".join(exam.notes))
+    note = re.search(r"([\d,]+) words of the validation split were skipped", " ".join(exam.notes))
     roman = {word for word in left if re.fullmatch("[ivxlcdm]+", word)}
-    without = int(told[1].replace(",", "")) if told else 0
+    without = int(note[1].replace(",", "")) if note else 0
     assert len(left) - len(roman) <= without <= len(left)
     assert {word.lower() for word in asked} <= wanted
     assert without < 0.1 * len(wanted)
@@ -132,7 +132,7 @@ def check_spelling(train: str, val: str) -> Exam:
 
 
 def gap_of(exam: Exam, corpus: str) -> float:
-    """By how much words are likelier than their non-words, by trigrams of the corpus's distinct words."""
+    """Return the mean margin of words over non-words in nats, by trigrams of the corpus's distinct words."""
     words = {word.lower() for word in words_of(corpus)}
     trigrams = Counter(trigram for word in words for trigram in all_trigrams(word))
     starts: Counter[str] = Counter()
@@ -162,7 +162,7 @@ def test_the_spelling_exam_of_the_stand_in() -> None:
 
 @pytest.mark.parametrize("name", ["princess_goblin_708", "north_wind_225"])
 def test_the_spelling_exam_of_a_novel(shared_data: Path, name: str) -> None:
-    """The shortest of the novels gives 900 words too."""
+    """Even the shortest novel has 900 words in the exam."""
     train, val = novel(shared_data, name)
     exam = check_spelling(train, val)
     assert len({pair.good for pair in exam.pairs}) >= 900
@@ -172,7 +172,7 @@ def test_the_spelling_exam_of_a_novel(shared_data: Path, name: str) -> None:
 
 
 def test_words_with_capitals_inside() -> None:
-    """A non-word has its capitals where the word has them."""
+    """A non-word has capitals at the positions of the word's."""
     train, val = halves(make_english())
     val += " McDarden MacMarden deMarlo McBarken" * 3
     pairs = [pair for pair in spelling_of(train, val)[1].pairs if pair.good[1:].lower() != pair.good[1:]]
@@ -184,8 +184,8 @@ def test_words_with_capitals_inside() -> None:
 def test_the_seed_draws_the_non_words() -> None:
     train, val = halves(make_english())
     one = spelling_of(train, val)[1]
-    place = train.index(" ", 500)
-    again = make_spelling_exam(make_lexicon([train[:place], train[place:]], [val]), 4, 1)
+    space = train.index(" ", 500)
+    again = make_spelling_exam(make_lexicon([train[:space], train[space:]], [val]), 4, 1)
     assert again.pairs == one.pairs
     other = spelling_of(train, val, 2)[1]
     assert other.pairs != one.pairs
@@ -211,7 +211,7 @@ def test_find_names() -> None:
     assert find_names([]) == ([], [])
 
 
-def test_the_pronouns_behind_another_name_are_not_ones_own() -> None:
+def test_pronouns_after_another_name_are_not_counted() -> None:
     text = "Anna said to Peter that he must go. " * 10 + "The end. " * 8 + "Peter said no. " * 3
     assert find_names([text]) == (["Peter"], [])
 
@@ -228,7 +228,7 @@ def grammar_of(train: str, val: str, seed: int = 1) -> tuple[Lexicon, Exam]:
 
 
 def check_grammar(train: str, val: str) -> Exam:
-    """All words are of the training part; both sides have the same words but one, or in another order."""
+    """Check that words are from the training split, and that sides differ in one word or in word order."""
     lexicon, exam = grammar_of(train, val)
     names = {name for some in find_names([train]) for name in some}
     grammatical = set(GRAMMAR.split())
@@ -261,7 +261,7 @@ def test_the_grammar_exam_of_a_novel(shared_data: Path, name: str) -> None:
 
 
 def test_rules_are_asked_from_both_sides() -> None:
-    """To like one form better does not help: each is good about as often as it is bad."""
+    """A preference for one form does not help: each form is good about as often as bad."""
     exam = check_grammar(*halves(make_english()))
     for one, other in (("himself", "herself"), ("was", "were"), ("this", "these"), ("has", "have")):
         wins = Counter()  # type: ignore[var-annotated]
@@ -274,7 +274,7 @@ def test_rules_are_asked_from_both_sides() -> None:
 
 
 def test_the_sentences_of_each_rule() -> None:
-    """What is good is good: a few sentences of each rule, taken apart by hand."""
+    """Good sentences are grammatical: checks by hand for some rules."""
     exam = check_grammar(*halves(make_english()))
     by: dict[str, list[tuple[str, str]]] = {}
     for pair in exam.pairs:
@@ -320,7 +320,7 @@ def test_a_corpus_that_is_not_english() -> None:
 
 
 def test_a_corpus_with_some_of_the_words() -> None:
-    """Rules without words are told; the others are asked."""
+    """A note lists the rules without words; the others are in the exam."""
     text = make_english().replace("nobody", "x")
     text = re.sub(
         r"\b(saw|took|gave|broke|chose|forgot|stole|drew|knew|threw|shook|ate|wrote|wore|tore)\b", "x", text

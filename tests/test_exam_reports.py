@@ -1,4 +1,4 @@
-"""Exams as people see them: tables in the terminal and on the page of a run."""
+"""Tables of exams, in the terminal and on the page of a run."""
 
 import io
 import re
@@ -34,7 +34,7 @@ def test_the_report_shows_the_exams(run_main: Main, sat_run: Path) -> None:
     assert {"unseen", "word order", "6–20 times"} <= set(cells)
 
 
-def test_tables_take_whatever_a_file_holds() -> None:
+def test_tables_of_malformed_reports() -> None:
     groups = [3, {"by": "x", "accuracy": []}, {"pairs": [], "accuracy": 1, "interval": [1], "ahead": {}}]
     strange: list[Any] = [None, [], 3, {}, {"overall": 3, "groups": 4}, {"groups": groups}]
     for report in strange:
@@ -47,7 +47,7 @@ def test_tables_take_whatever_a_file_holds() -> None:
 
 
 def test_the_terminal_shows_words_as_they_are(run_main: Main, english: Path) -> None:
-    """Brackets in a sentence or a file's name are no commands to the terminal."""
+    """Brackets in a sentence or a file name are not markup."""
     few = (f"data.path={english}", "tokenizer=byte", "trainer.max_steps=0", "name=bytes")
     assert run_main("train", "data=text", *SHORT, *few).code == 0
     pairs = "The king [/b] was.,The [red]king were [/b].\nThe [red]king were [/b].,The king [/b] was.\n"

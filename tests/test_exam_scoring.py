@@ -1,4 +1,4 @@
-"""Scores of exams: sums computed by hand, whatever the batch, the window and the characters."""
+"""Scores of exams against sums by hand, for any batch, window and tokenizer."""
 
 import math
 import random
@@ -35,7 +35,7 @@ WORDS = ["bad", "cab", "é", "a", "decade"]
 
 
 def by_hand(model: TableModel, ids: Sequence[int], ends: Sequence[int] | None = None) -> float:
-    """Sum of log p(token | two before), tokens 1, 2, …; with `ends`, and log p(any of these) behind it."""
+    """Return the sum of log p(token | last two tokens); with `ends`, add log p(any of these) at the end."""
     last, before = model.last.tolist(), model.before.tolist()
 
     def probabilities(t: int) -> list[float]:
@@ -53,7 +53,7 @@ def by_hand(model: TableModel, ids: Sequence[int], ends: Sequence[int] | None = 
 
 @pytest.mark.parametrize("max_len", [None, 4, 5, 64])
 def test_sentences_by_hand(max_len: int | None) -> None:
-    """The boundary, then the characters: 0 is the boundary, 1 the unknown, the others in their order."""
+    """Token 0 is the boundary, 1 the unknown character, and the others follow in order."""
     model = TableModel(11, max_len)
     scores = Scorer(model, CHARACTERS).score(SENTENCES, words=False)
     ids = [[0, *(2 + " '.abcdeé".index(character) for character in text)] for text in SENTENCES]
@@ -65,7 +65,7 @@ def test_sentences_by_hand(max_len: int | None) -> None:
 
 @pytest.mark.parametrize("max_len", [None, 4, 5, 64])
 def test_words_by_hand(max_len: int | None) -> None:
-    """A space before the word, and behind it anything but a letter: the boundary too, not the unknown one."""
+    """After the word comes a non-letter or the boundary, not the unknown character; before it, a space."""
     model = TableModel(11, max_len, seed=1)
     scores = Scorer(model, CHARACTERS).score(WORDS, words=True)
     ids = [[0, 2, *(2 + " '.abcdeé".index(character) for character in word)] for word in WORDS]
@@ -74,7 +74,7 @@ def test_words_by_hand(max_len: int | None) -> None:
 
 
 def test_words_in_bytes_by_hand() -> None:
-    """Bytes of 128 and more begin no sign that ends a word: é is a letter."""
+    """Bytes from 128 on do not end a word: é is a letter."""
     model = TableModel(257, seed=2)
     scores = Scorer(model, ByteTokenizer()).score(["bé", "a"], words=True)
     ends = [256, *(byte for byte in range(128) if not chr(byte).isalpha())]
@@ -95,7 +95,7 @@ def tokenizer(name: str) -> Tokenizer:
 
 
 def ending(name: str) -> list[str]:
-    """The pieces of a tokenizer before which a word is finished."""
+    """Return the pieces of a tokenizer that end the word before them."""
     some = tokenizer(name)
     return [some.piece(number) for number in range(some.vocab_size) if some.ends_word(number)]
 
@@ -110,7 +110,7 @@ def test_which_characters_end_a_word() -> None:
 
 
 def test_which_bytes_end_a_word() -> None:
-    """None of those that characters of several bytes are made of."""
+    """Bytes of multi-byte characters do not end a word."""
     some = tokenizer("byte")
     ends = [number for number in range(257) if some.ends_word(number)]
     letters = [*range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1)]
@@ -118,7 +118,7 @@ def test_which_bytes_end_a_word() -> None:
 
 
 def test_which_words_end_a_word() -> None:
-    """Every word but the unknown one, and those that are joined to the word before."""
+    """Every word except the unknown one and those joined to the word before."""
     some = tokenizer("word")
     every = {some.piece(number) for number in range(some.vocab_size)}
     joined = {piece for piece in every if piece.startswith("￭")}
@@ -128,7 +128,7 @@ def test_which_words_end_a_word() -> None:
 
 
 def test_which_subwords_end_a_word() -> None:
-    """Those that begin with a space, a sign, a digit or the end of a line; the boundary; no part of words."""
+    """Subwords that begin with a space, a sign, a digit or a line end, and the boundary end a word."""
     some = tokenizer("sentencepiece")
     every = [some.piece(number) for number in range(some.vocab_size)]
     inner = [piece for piece in every if piece[0].isalpha()]
@@ -160,12 +160,12 @@ def model_of(kind: str, vocab_size: int, max_len: int = 48) -> torch.nn.Module:
 def some_texts(number: int, longest: int, seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     book = make_book(8000)
-    places = [(draw.randrange(7000), draw.randint(1, longest)) for _ in range(number)]
-    return [book[start : start + length] for start, length in places]
+    spans = [(draw.randrange(7000), draw.randint(1, longest)) for _ in range(number)]
+    return [book[start : start + length] for start, length in spans]
 
 
 def alone(model: Any, some: Tokenizer, text: str, words: bool) -> float:
-    """One text, token by token through the interface of decoding, with everything in double precision."""
+    """Score one text token by token through `start` and `step`, in fp64."""
     ids = some.encode((some.word_start if words else some.sentence_start) + text).tolist()
     state, total, token = model.start(), 0.0, some.bos_id
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_the_batch_changes_nothing(kind: str, words: bool, monkeypatch: pytest.M
 
 
 def test_the_model_is_left_in_its_mode() -> None:
-    """Dropout is off while texts are scored, and what the model did before goes on."""
+    """Dropout is off while texts are scored, and the model's mode is restored."""
     some = tokenizer("char")
     model = model_of("learned", some.vocab_size).train()
     scorer = Scorer(model, some)
@@ -222,7 +222,7 @@ def test_the_model_is_left_in_its_mode() -> None:
 @pytest.mark.parametrize("words", [False, True], ids=["sentences", "words"])
 @pytest.mark.parametrize("kind", ["learned", "rotary", "sinusoidal", "gru"])
 def test_texts_longer_than_the_window(kind: str, words: bool, max_len: int) -> None:
-    """As the model reads when it writes: a full window keeps its last half. A recurrent model reads on."""
+    """As in generation, a full window keeps its last half; a recurrent model has no window."""
     some = tokenizer("char")
     model = model_of(kind, some.vocab_size, max_len).eval()
     book = make_book(8000)
@@ -233,7 +233,7 @@ def test_texts_longer_than_the_window(kind: str, words: bool, max_len: int) -> N
 
 @pytest.mark.parametrize("max_len", [2, 3, 8, 64, None])
 def test_every_token_counts_once(max_len: int | None) -> None:
-    """If each costs log V, a text costs its length times that."""
+    """With uniform probabilities a text costs its length times log V."""
     scorer = Scorer(ConstantModel(11, max_len), CHARACTERS)
     texts = ["a" * n for n in range(1, 40)]
     found = scorer.score(texts, words=False).log_probabilities
@@ -271,7 +271,7 @@ def test_an_oracle_is_always_right_and_a_constant_model_half(name: str, pairs: l
 
 @pytest.mark.parametrize("name", ["grammar", "spelling"])
 def test_good_and_bad_swapped(name: str) -> None:
-    """Gives one minus the score, with ties or without."""
+    """The accuracy becomes one minus itself, with ties or without."""
     some = tokenizer("char")
     scorer = Scorer(model_of("rotary", some.vocab_size), some)
     texts = some_texts(101, 12)
@@ -284,7 +284,7 @@ def test_good_and_bad_swapped(name: str) -> None:
 
 
 def test_sums_decide_not_means() -> None:
-    """A longer text is less likely, however usual each of its tokens."""
+    """A longer text is less likely, whatever the mean log-probability of its tokens."""
     scorer = Scorer(ConstantModel(11), CHARACTERS)
     assert judge(scorer, [("a cab", "a cabé")])["overall"]["accuracy"] == 1
     assert judge(scorer, [("a cabé", "a cab")])["overall"]["accuracy"] == 0
@@ -298,7 +298,7 @@ def test_credits() -> None:
 
 @pytest.mark.parametrize("words", [False, True], ids=["sentences", "words"])
 def test_no_number_is_an_error(words: bool) -> None:
-    """Even where it is about one text of many; what is no number of the padding is not asked."""
+    """NaN in one text of many is an error; NaN in the padding is not."""
     model = TableModel(11, 4)
     scorer = Scorer(model, CHARACTERS)
     with torch.no_grad():
@@ -308,10 +308,10 @@ def test_no_number_is_an_error(words: bool) -> None:
         scorer.score(["bad", "éa", "a"], words=words)
 
 
-def test_what_cannot_be_written_is_counted_and_left_out() -> None:
+def test_pairs_with_unknown_characters_are_counted_and_skipped() -> None:
     pairs = [("bad", "bzd"), ("cab", "cba"), ("xab", "bqa"), ("bad", "bbd")]
     report = judge(Scorer(ConstantModel(11, 8), CHARACTERS), pairs, "spelling")
-    assert (report["questions"], report["left_out"], report["overall"]["pairs"]) == (4, 2, 2)
+    assert (report["questions"], report["skipped"], report["overall"]["pairs"]) == (4, 2, 2)
     assert report["unknown_characters"] == "zxq"
     assert any("2 of 4 pairs" in note and "zxq" in note for note in report["notes"])
     (name, metric), *rest = exam_metrics([report]).items()
@@ -323,23 +323,23 @@ def test_what_cannot_be_written_is_counted_and_left_out() -> None:
     assert scores.unknown == ["", "z"]
 
 
-def test_nothing_can_be_written() -> None:
-    """No metric, a note, and a report all the same."""
+def test_all_pairs_are_skipped() -> None:
+    """There is a report with a note, and no metric."""
     report = judge(Scorer(ConstantModel(11, 8), CHARACTERS), [("xyz", "zyx"), ("zzz", "xxx")])
     assert report["overall"] == {"pairs": 0}
-    assert (report["left_out"], report["mistakes"]) == (2, [])
+    assert (report["skipped"], report["mistakes"]) == (2, [])
     assert any("2 of 2 pairs" in note for note in report["notes"])
     assert exam_metrics([report]) == {}
 
 
-def test_an_exam_without_pairs_is_a_report_too() -> None:
+def test_an_exam_without_pairs_has_a_report() -> None:
     empty = np.zeros(0)
     report = grade(Exam("spelling", "here", []), empty, empty, [], (empty, empty))
     assert (report["questions"], report["overall"]) == (0, {"pairs": 0})
 
 
 def test_the_report_by_hand() -> None:
-    """Groups, the baseline beside them, and mistakes from the most confident on."""
+    """Groups with their baseline, and mistakes, the most confident first."""
     seen = [0, 3, 3, 6, 20, 21, 100, 101, 5000]
     new = [4, 4, 5, 5, 5, 6, 6, 6, 6]
     pairs = [MinimalPair(f"good{i}", f"bad{i}", seen=seen[i], new_stretch=new[i]) for i in range(9)]
@@ -370,7 +370,7 @@ def test_the_report_by_hand() -> None:
     }
     assert [mistake["good"] for mistake in report["mistakes"]] == ["good1", "good6"]
     assert report["mistakes"][0]["log_probability_good"] == -5
-    assert (report["ties"], report["left_out"], report["unknown_characters"]) == (1, 1, "ö")
+    assert (report["ties"], report["skipped"], report["unknown_characters"]) == (1, 1, "ö")
     bands = [band_of(n) for n in (0, 1, 5, 6, 101)]
     assert bands == ["unseen", "seen 1–5 times", "seen 1–5 times", "6–20 times", "more often"]
 

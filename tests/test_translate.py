@@ -114,7 +114,7 @@ def test_as_many_lines_out_as_in(run_main: Main, nmt_run: Path, end: bytes) -> N
     notes = {row["line"]: row["note"] for row in rows if "note" in row}
     assert notes[2] == notes[3] == "blank"
     assert "not UTF-8" in notes[4]
-    assert notes[6].startswith(f"cut: 700 tokens, and {LONGEST_SOURCE} are the most")
+    assert notes[6].startswith(f"cut: 700 tokens, and the limit is {LONGEST_SOURCE}")
     assert notes[1] == "never seen in training: cold, ."
     assert "broken" in notes[4]
     assert rows[0]["source"] == "I am cold ."  # without the byte order mark

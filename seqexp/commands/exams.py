@@ -1,4 +1,4 @@
-"""`seqexp eval exams=…`: a run's model takes its exams; tables, pictures and answers."""
+"""`seqexp eval exams=…`: run the exams of a trained model; write tables, figures and answers."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 def run_exams(
     config: "EvalConfig", runner: "ExamRunner", trained: "TrainedRun", folder: "RunFolder"
 ) -> "tuple[list[dict[str, Any]], dict[str, Metric]]":
-    """The report of each exam, and the accuracies.
+    """Run the exams; return the report of each, and the accuracies.
 
-    Answers, pictures and TensorBoard's events are left in the folder of the eval.
+    Writes answers, figures and TensorBoard events to the folder of the evaluation.
     """
     from seqexp.exams.runner import exam_metrics
     from seqexp.exams.scoring import Scorer
@@ -32,7 +32,7 @@ def run_exams(
         found = exam_metrics(reports)
         metrics.write(trained.step, {name: metric.value for name, metric in found.items()})
         for report in reports:
-            if report["left_out"]:
+            if report["skipped"]:
                 log.warning("NOTE: %s: %s", report["name"], report["notes"][-1])
             figure = exam_figure(report, config.name)
             picture = save(figure, folder.subfolder("plots") / f"exam_{report['name']}.png")
@@ -43,7 +43,7 @@ def run_exams(
 
 
 def show_exams(reports: list[dict[str, Any]], console: Any) -> None:
-    """Tables for people."""
+    """Print tables of the reports."""
     from rich.table import Table
     from rich.text import Text
 

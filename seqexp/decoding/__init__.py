@@ -1,1 +1,1 @@
-"""Text out of models: sampling, and whatever else works over `start`, `step` and `select`."""
+"""Generate text: sampling, beam search and ensembles, over the interface of `start`, `step` and `select`."""

@@ -1,4 +1,4 @@
-"""Several models that decide together, behind the interface of one."""
+"""Ensembles: several models that predict together, with the interface of one."""
 
 import math
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EnsembleState:
-    """A state of each model; `attention` is the mean of theirs, if all of them have one."""
+    """The state of each model; `attention` is the mean over the models, or None if one has no attention."""
 
     states: list[Any]
     attention: Tensor | None
 
 
 class Ensemble:
-    """The mean of the models' probabilities, for each token; the models share their vocabularies."""
+    """The mean of the models' probabilities of each token; the models share their vocabularies."""
 
-    training = False  # as evaluation asks of a model
+    training = False  # evaluation reads and restores the mode of a model
 
     def __init__(self, models: list[Any]) -> None:
         self.models = models
@@ -34,7 +34,7 @@ class Ensemble:
         assert not mode, "an ensemble is not trained"
 
     def parameters(self) -> Iterator[Tensor]:
-        """Those of all models."""
+        """Yield the parameters of all models."""
         return chain.from_iterable(model.parameters() for model in self.models)
 
     @property
@@ -42,7 +42,7 @@ class Ensemble:
         return all(model.shows_attention for model in self.models)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Logarithms of mean probabilities where each model gives logits."""
+        """Return the log of the mean probabilities, in the shape of the models' logits (..., V)."""
         return _mean([model(*inputs) for model in self.models])
 
     def start(self, context: Any = None) -> EnsembleState:
@@ -64,6 +64,6 @@ class Ensemble:
 
 
 def _mean(logits: list[Tensor]) -> Tensor:
-    """log of the mean of softmax(logits)."""
+    """Return log(mean of softmax(logits)) over the models, in fp32."""
     stacked = torch.stack([some.float().log_softmax(dim=-1) for some in logits])
     return stacked.logsumexp(dim=0) - math.log(len(logits))

@@ -1,4 +1,4 @@
-"""The one incremental interface that every generating model has."""
+"""The incremental interface of all models that generate."""
 
 from typing import Any, Protocol
 
@@ -6,21 +6,21 @@ from torch import Tensor
 
 
 class IncrementalModel(Protocol):
-    """`start` makes a state from a context, which is None for language models.
+    """Read tokens step by step. `start` makes a state from a context, which is None for language models.
 
-    A state that was passed to `step` is used up: its tensors may have been written to.
+    Do not use a state again after passing it to `step`, which may overwrite its tensors.
     """
 
     def start(self, context: Any = None) -> Any: ...
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Tokens (B, T >= 1) to logits (B, T, V), and the state after them."""
+        """Read tokens (B, T >= 1); return logits (B, T, V) and the new state."""
         ...
 
     def select(self, state: Any, rows: Tensor, sources: list[int] | None = None) -> Any:
-        """The state of these rows, in this order; rows may repeat.
+        """Return the state of these rows, in this order; rows may repeat.
 
-        Where there is a context of several sources, `sources` says which of them stay, and the rows come in
-        equal groups, one for each; without it the rows may be of any source.
+        If the context has several sources, `sources` lists those to keep, and the rows come in equal groups,
+        one for each of them. Without `sources` the rows may belong to any source.
         """
         ...

@@ -1,4 +1,4 @@
-"""Draw text from a language model: temperature, top-k, top-p, greedy."""
+"""Sample from a language model: temperature, top-k, top-p, greedy."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +12,13 @@ from seqexp.decoding.interface import IncrementalModel
 
 
 def filter_logits(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Probabilities (B, V) after temperature, top-k (Fan et al. 2018) and nucleus (Holtzman et al. 2020).
+    """Apply temperature, top-k (Fan et al. 2018) and nucleus sampling (Holtzman et al. 2020) to logits.
 
-    `temperature` above 0. Ties at the k-th place are all kept. The nucleus is the smallest set of most
-    likely tokens whose probability reaches `top_p`; it always holds the first.
+    Returns probabilities (B, V) in fp64. `temperature` must be above 0. Top-k keeps all ties at rank k. The
+    nucleus is the smallest set of most likely tokens with a probability of at least `top_p`, and always
+    contains the first.
     """
-    # float64, so that a temperature near zero cannot overflow what it divides.
+    # In fp64, so that division by a temperature near zero does not overflow.
     logits = logits.double() / temperature
     if 0 < top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[..., -1:]
@@ -33,10 +34,10 @@ def filter_logits(logits: Tensor, temperature: float, top_k: int = 0, top_p: flo
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The token (B,) at which the cumulated probability passes `uniform` (B,) in [0, 1)."""
-    cumulated = probabilities.cumsum(dim=-1)
-    # Scaled by the last entry, which rounding may leave off 1.
-    passed = cumulated > uniform[:, None] * cumulated[:, -1:]
+    """Return the tokens (B,) at which the cumulative probability exceeds `uniform` (B,) in [0, 1)."""
+    cumulative = probabilities.cumsum(dim=-1)
+    # Scale by the last entry: rounding may leave it off 1.
+    passed = cumulative > uniform[:, None] * cumulative[:, -1:]
     return passed.int().argmax(dim=-1)
 
 
@@ -53,14 +54,14 @@ def sample(
 ) -> Iterator[Tensor]:
     """Yield the next token of each row, (B,), up to `max_new_tokens` times, after `prompt` (B, T >= 1).
 
-    Temperature 0 takes the most likely token. Row b draws from a stream of random numbers of its own,
-    named by (seed, b): it does not depend on how many rows there are. `suppress_tokens` are never drawn.
-    Between two tokens nothing of torch is left changed: the caller may train meanwhile.
+    Temperature 0 takes the most likely token. Row b has a random generator of its own, seeded by (seed, b),
+    so its draws do not depend on the number of rows. `suppress_tokens` are never drawn. Torch's modes are
+    restored before each yield: the caller may train between two tokens.
     """
     streams = [np.random.default_rng([seed, row]) for row in range(len(prompt))]
     state, tokens = model.start(), prompt
     for _ in range(max_new_tokens):
-        # Not around the yield: inference mode and evaluation mode would hold for the caller too.
+        # Do not yield inside this block: its modes would apply to the caller too.
         with evaluation_mode(model), torch.inference_mode():
             all_logits, state = model.step(tokens, state)
             logits = all_logits[:, -1].float()
@@ -77,7 +78,7 @@ def sample(
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode inside, and the mode as it was afterwards."""
+    """Switch the model to evaluation mode, and restore its mode afterwards."""
     was_training = getattr(model, "training", False)
     if was_training:
         model.eval()

@@ -1,4 +1,4 @@
-"""From a prompt to text, sample by sample, as it grows."""
+"""Generate text from a prompt, and yield all samples as they grow."""
 
 from collections.abc import Iterator
 
@@ -12,10 +12,10 @@ from seqexp.tokenizers.base import Tokenizer
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt; of an empty one, the token that begins a document.
+    """Return the tokens of a prompt; for an empty one, the token that begins a document.
 
     Raises:
-        UserError: the prompt holds characters, or words, that the model never saw.
+        UserError: the prompt contains characters or words outside the vocabulary.
     """
     ids: list[int] = tokenizer.encode(prompt).tolist()
     if tokenizer.unknown_characters(prompt):
@@ -23,10 +23,10 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
         unknown = dict.fromkeys(piece for piece, number in parts if number == tokenizer.unk_id)
         shown = ", ".join(f"{piece!r}" for piece in list(unknown)[:10])
         raise UserError(
-            f"the prompt holds what this model never saw in training: {shown}. Write it without, or train "
+            f"the prompt contains text that this model never saw in training: {shown}. Remove it, or train "
             "with tokenizer=byte or tokenizer=sentencepiece."
         )
-    # A space at the end that is no token by itself is left to the word that follows.
+    # Drop a final space without a token of its own: it belongs to the next word.
     if ids and ids[-1] == tokenizer.unk_id:
         ids.pop()
     return ids or [tokenizer.bos_id]
@@ -42,15 +42,15 @@ def generate_texts(
 ) -> Iterator[list[str]]:
     """Yield the new text of every sample so far, after each token.
 
-    A sample ends at a document boundary, or just before `config.stop`. An unfinished character (bytes)
-    at the end is held back.
+    A sample ends at a document boundary, or just before `config.stop`. The bytes of an unfinished character
+    at the end are held back.
     """
     ids = prompt_ids(tokenizer, prompt)
     rows = torch.tensor([ids] * config.num_samples, device=device)
-    written: list[list[int]] = [[] for _ in range(config.num_samples)]
+    generated: list[list[int]] = [[] for _ in range(config.num_samples)]
     texts = [""] * config.num_samples
-    # Decoded with the prompt: whether a word begins with a space may depend on what stands before it.
-    begun = len(tokenizer.decode(ids))
+    # Decode new tokens with the prompt: a space before a word may depend on the text before it.
+    prompt_length = len(tokenizer.decode(ids))
     ended = [False] * config.num_samples
     drawn = sample(
         model,
@@ -69,9 +69,9 @@ def generate_texts(
             if token == tokenizer.eos_id:
                 ended[row] = True
                 continue
-            written[row].append(token)
-            text = tokenizer.decode([*ids, *written[row]])
-            text = text[len(prompt) if text.startswith(prompt) else begun :]
+            generated[row].append(token)
+            text = tokenizer.decode([*ids, *generated[row]])
+            text = text[len(prompt) if text.startswith(prompt) else prompt_length :]
             if config.stop and config.stop in text:
                 text, ended[row] = text[: text.index(config.stop)], True
             texts[row] = text
@@ -82,7 +82,7 @@ def generate_texts(
 
 
 def _settled(text: str, stop: str | None) -> str:
-    """The part of `text` that later tokens cannot change: no half character, no beginning of `stop`."""
+    """Return the part of `text` that later tokens cannot change, without a partial character or `stop`."""
     text = text.rstrip("\ufffd")
     for size in range(min(len(stop or ""), len(text)), 0, -1):
         if stop and text.endswith(stop[:size]):

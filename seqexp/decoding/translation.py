@@ -1,4 +1,4 @@
-"""From sentences to translations: encoded, sorted into batches, searched, and put back in order."""
+"""Translate sentences: encode, batch by length, search, and decode."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError
 from seqexp.tokenizers.pair import PairTokenizer
 
-# Hypotheses times source tokens in one batch, and rows: enough to keep the machine busy, few enough for
-# any memory.
+# Limits of a batch: hypotheses times source tokens, and hypotheses. Enough to keep the machine busy, few
+# enough for any memory.
 BATCH_TOKENS = 16384
 BATCH_ROWS = 512
-# A longer source is cut: it is not one sentence, and no model here was trained on such.
+# Tokens of a source; longer ones are cut, since models are trained on single sentences.
 LONGEST_SOURCE = 512
 
 
@@ -28,7 +28,7 @@ LONGEST_SOURCE = 512
 class Translated:
     """One translation with its summed log-probability (nats, the end counted) and its ranking score.
 
-    `attention` (tokens + end, source tokens + end) goes with the two lists of labels, where it was asked for.
+    `attention` is (tokens + end, source tokens + end), with a list of labels for each axis, or None.
     """
 
     text: str
@@ -41,7 +41,11 @@ class Translated:
 
 
 class Translator:
-    """A model (or an ensemble) with its tokenizers and the options of the search."""
+    """A model or an ensemble, with its tokenizers and the options of the search.
+
+    Raises:
+        UserError: a coverage penalty is set, and the model has no attention.
+    """
 
     def __init__(
         self,
@@ -67,9 +71,9 @@ class Translator:
         self.search = BeamSearch(model, tokenizer.target.eos_id, config, suppressed, keep)
 
     def translate(self, sentences: Sequence[str]) -> Iterator[tuple[int, list[Translated], str | None]]:
-        """For each sentence its number, its `n_best` translations and a note of what was unusual, by length.
+        """Yield (number, `n_best` translations, note or None) for each sentence, the longest first.
 
-        A blank sentence has one empty translation; one of more than 512 tokens is cut.
+        A blank sentence has one empty translation; a sentence of more than 512 tokens is cut.
         """
         encoded: dict[int, npt.NDArray[np.uint32]] = {}
         notes: dict[int, str] = {}
@@ -83,7 +87,7 @@ class Translator:
             if unknown:
                 notes[number] = f"never seen in training: {unknown}"
             if len(ids) > LONGEST_SOURCE:
-                cut = f"cut: {len(ids):,} tokens, and {LONGEST_SOURCE} are the most"
+                cut = f"cut: {len(ids):,} tokens, and the limit is {LONGEST_SOURCE}"
                 notes[number] = "; ".join(filter(None, (cut, notes.get(number))))
             encoded[number] = ids[:LONGEST_SOURCE]
         for members in self._batches(encoded):
@@ -93,17 +97,17 @@ class Translator:
                 yield number, [self._finished(h, sentence) for h in found], notes.get(number)
 
     def _unknown(self, sentence: str, ids: npt.NDArray[np.uint32]) -> str:
-        """The parts of a source that are no tokens."""
+        """Return the pieces of a source that are not in the vocabulary, separated by commas."""
         unknown = self.tokenizer.source.unk_id
         if unknown is None or unknown not in ids:
             return ""
         pieces = zip(self.tokenizer.source_pieces(sentence), ids.tolist(), strict=True)
-        # Without the marks that say whether a space stands before it.
+        # Strip the marks for a space, or its absence, before a piece.
         found = (piece.lstrip("▁￭") or piece for piece, number in pieces if number == unknown)
         return ", ".join(dict.fromkeys(found))
 
     def _batches(self, encoded: dict[int, npt.NDArray[np.uint32]]) -> Iterator[list[int]]:
-        """The longest first, so that what is left to do is never underestimated."""
+        """Yield batches of sentence numbers, the longest first, so that progress is not overestimated."""
         batch: list[int] = []
         for number in sorted(encoded, key=lambda number: -len(encoded[number])):
             rows = (len(batch) + 1) * self.search.size
@@ -139,14 +143,13 @@ class Translator:
         )  # fmt: skip
 
     def _copied(self, tokens: list[int], attention: torch.Tensor, sentence: str) -> str:
-        """The text, each unknown token replaced by the part of the source it looked at most (Jean
-        et al. 2015)."""
+        """Replace each unknown token by the source piece with the most attention (Jean et al. 2015)."""
         target = self.tokenizer.target
-        parts = self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE]
+        source = self.tokenizer.source_pieces(sentence)[:LONGEST_SOURCE]
         pieces = [
-            parts[int(attention[place, : len(parts)].argmax())]
+            source[int(attention[position, : len(source)].argmax())]
             if token == target.unk_id
             else target.piece(token)
-            for place, token in enumerate(tokens)
+            for position, token in enumerate(tokens)
         ]
         return target.join(pieces).removeprefix(target.sentence_start)

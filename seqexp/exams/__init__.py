@@ -1,1 +1,1 @@
-"""Exams of language models: can it spell, does it know grammar? Each question is a minimal pair."""
+"""Exams of language models in spelling and grammar. Each question is a minimal pair."""

@@ -1,4 +1,4 @@
-"""From log-probabilities to accuracies: a pair is right if its good side is likelier, a tie is half."""
+"""Grade exams: a pair is right if its good side is more likely than its bad side; a tie counts half."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,10 @@ MISTAKES = 10
 
 
 def credits_of(good: Credits, bad: Credits) -> Credits:
-    """1, 1/2 or 0 for each pair; NaN where a side could not be judged."""
+    """Return the credit of each pair: 1, 1/2 for a tie, or 0; NaN if a side has no score.
+
+    `good` and `bad` are the log-probabilities of the sides, (N,).
+    """
     right = (good > bad) + 0.5 * (good == bad)
     return np.where(np.isnan(good) | np.isnan(bad), np.nan, right)
 
@@ -27,14 +30,15 @@ def grade(
     unknown: Sequence[str],
     baseline: tuple[Credits, Credits] | None = None,
 ) -> dict[str, Any]:
-    """The report of an exam as plain values; scores are (N,), in nats.
+    """Return the report of an exam as plain values.
 
-    `unknown` are the characters, pair by pair, that the model cannot write: these pairs are counted and left
-    out, of the baseline too. Intervals are 95 %; where a word stands in several pairs, these go together.
+    `good`, `bad` and the two arrays of `baseline` are log-probabilities in nats, (N,). `unknown` holds the
+    characters of each pair that the model cannot generate: such pairs are counted and skipped, also for the
+    baseline. Intervals are 95 % confidence intervals, clustered by word if a word has several pairs.
     """
     credits = credits_of(good, bad)
     judged = ~np.isnan(credits)
-    others = credits_of(*baseline) if baseline else None
+    baseline_credits = credits_of(*baseline) if baseline else None
     clusters = np.unique([pair.good for pair in exam.pairs], return_inverse=True)[1]
 
     def cell(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -42,13 +46,14 @@ def grade(
         if not chosen.any():
             return {"pairs": 0}
         found: dict[str, Any] = {"pairs": int(chosen.sum()), **_share(credits[chosen], clusters[chosen])}
-        if others is not None:
-            found["baseline"] = _share(others[chosen], clusters[chosen])
-            ahead, interval = paired_difference(credits[chosen], others[chosen], clusters[chosen])
+        if baseline_credits is not None:
+            others = baseline_credits[chosen]
+            found["baseline"] = _share(others, clusters[chosen])
+            ahead, interval = paired_difference(credits[chosen], others, clusters[chosen])
             found["ahead"] = {"value": ahead, "interval": interval}
         return found
 
-    left_out = [characters for characters in unknown if characters]
+    skipped = [characters for characters in unknown if characters]
     report: dict[str, Any] = {
         "name": exam.name,
         "origin": exam.origin,
@@ -61,16 +66,15 @@ def grade(
             for name in names
         ],
         "ties": int((credits == 0.5).sum()),
-        "left_out": len(left_out),
-        "unknown_characters": "".join(dict.fromkeys("".join(left_out)))[:100],
+        "skipped": len(skipped),
+        "unknown_characters": "".join(dict.fromkeys("".join(skipped)))[:100],
         "mistakes": _mistakes(exam.pairs, good, bad),
         "notes": list(exam.notes),
     }
-    if left_out:
+    if skipped:
         shown = report["unknown_characters"]
         report["notes"].append(
-            f"{len(left_out):,} of {len(exam.pairs):,} pairs hold what the model cannot write ({shown}) and "
-            "were left out"
+            f"{len(skipped):,} of {len(exam.pairs):,} pairs were skipped: the model cannot generate {shown}"
         )
     return report
 
@@ -83,11 +87,11 @@ def _share(credits: Credits, clusters: npt.NDArray[np.int64]) -> dict[str, Any]:
 def _groupings(
     pairs: list[MinimalPair],
 ) -> list[tuple[str, Callable[[MinimalPair], str | None], list[str]]]:
-    """What the accuracy is divided by: how, which group a pair is in, and the groups in order."""
+    """Return the ways to group pairs: the name, the group of a pair, and the groups in order."""
     found: list[tuple[str, Callable[[MinimalPair], str | None], list[str]]] = []
     if any(pair.seen is not None for pair in pairs):
         found.append(("training", lambda pair: "seen" if pair.seen else "unseen", ["seen", "unseen"]))
-        # The first band is that of the unseen words.
+        # The first band is the group "unseen" above.
         found.append(("frequency", lambda pair: band_of(pair.seen or 0), [name for _, _, name in BANDS[1:]]))
     if any(pair.new_stretch is not None for pair in pairs):
         names = list(NEW_STRETCHES.values())
@@ -100,7 +104,7 @@ def _groupings(
 
 
 def _mistakes(pairs: list[MinimalPair], good: Credits, bad: Credits) -> list[dict[str, Any]]:
-    """The pairs whose bad side is likelier by most."""
+    """Return the pairs with the largest margins of the bad side, the largest first."""
     margin = np.nan_to_num(good - bad, nan=math.inf)
     worst = [i for i in np.argsort(margin, kind="stable")[:MISTAKES] if margin[i] < 0]
     return [

@@ -1,8 +1,8 @@
-"""The grammar exam: sentences of a novel's people and words, each beside one that breaks a rule of English.
+"""The grammar exam: sentences about people and things of a corpus, each with a copy that breaks a rule.
 
-Phenomena and manner are BLiMP's (Warstadt et al. 2020): both sentences have the same words but for one, or
-the same words in another order. Rules are asked from both sides (``this stone``, ``these stones``), so that
-to like one form better does not help.
+Phenomena and format follow BLiMP (Warstadt et al. 2020): the two sentences differ in one word, or have the
+same words in another order. Each rule is tested in both directions (``this stone``, ``these stones``), so
+that a preference for one form does not raise the score.
 """
 
 import random
@@ -15,19 +15,18 @@ from seqexp.exams.lexicon import Lexicon
 from seqexp.exams.names import find_names
 from seqexp.exams.questions import Exam, MinimalPair
 
-# Of each paradigm so many pairs at most.
-MOST_PAIRS = 150
-LEAST_SEEN = 2  # times a word stands in the training part, to be used
-LEAST_PAIRS = 200
+MOST_PAIRS = 150  # per paradigm
+LEAST_SEEN = 2  # occurrences in the training split that a word needs
+LEAST_PAIRS = 200  # fewer pairs are an error
 SELF = {"m": "himself", "f": "herself"}
 
 T = TypeVar("T")
-# The good sentence and the bad one.
+# A good and a bad sentence.
 Sides = tuple[str, str]
 
 
 class Words:
-    """What a corpus offers for the blanks, and a way to draw from it."""
+    """The words and names of a corpus that fill the templates, and random draws from them."""
 
     def __init__(self, lexicon: Lexicon, names: tuple[list[str], list[str]], seed: int) -> None:
         self._seen = lexicon.train
@@ -51,18 +50,22 @@ class Words:
         return all(self._seen[word] >= LEAST_SEEN for word in row)
 
     def _rows(self, table: str, forms: int) -> list[list[str]]:
-        """The rows of a table of whose words the corpus knows all forms."""
+        """Return the rows of a table whose first `forms` words all occur in the corpus."""
         return [row for row in words.rows(table) if self._all_seen(row[:forms])]
 
     def _known(self, listed: str) -> list[str]:
         return [word for word in listed.split() if self._all_seen([word])]
 
     def one(self, choices: list[T]) -> T:
-        """One of them; raises IndexError where the corpus has none."""
+        """Draw one choice.
+
+        Raises:
+            IndexError: there are no choices in the corpus.
+        """
         return self.draw.choice(choices)
 
     def two(self, choices: list[T]) -> tuple[T, T]:
-        """Two different ones."""
+        """Draw two different choices."""
         first = self.one(choices)
         return first, self.one([other for other in choices if other != first])
 
@@ -70,13 +73,13 @@ class Words:
         return self.draw.random() < 0.5
 
     def subject(self) -> str:
-        """A name or a person, as a sentence begins."""
+        """Draw a name, or ``The`` and a person."""
         if self.named and self.coin():
             return self.one(self.named)[0]
         return f"The {self.one(self.people)[0]}"
 
     def number(self, choices: list[tuple[str, str]]) -> tuple[str, bool]:
-        """A word in the singular or the plural, and whether it is the plural."""
+        """Draw a word in the singular or the plural; return it, and whether it is the plural."""
         several = self.coin()
         return self.one(choices)[several], several
 
@@ -101,7 +104,10 @@ def reflexive_number(w: Words) -> Sides:
 
 
 def _agreement(subject: str, several: bool, rest: str, forms: Sides) -> Sides:
-    """The verb in the singular and the plural, in the order that fits the subject."""
+    """Return the sentence whose verb agrees with the subject, and the other one.
+
+    `forms` are the verb in the singular and in the plural.
+    """
     good, bad = forms[several], forms[not several]
     return f"{subject} {good}{rest}.", f"{subject} {bad}{rest}."
 
@@ -124,7 +130,7 @@ def agreement_verb(w: Words) -> Sides:
 
 
 def distractor_beside(w: Words) -> Sides:
-    """The nearer noun has the other number."""
+    """The noun beside the verb differs from the subject in number."""
     several = w.coin()
     near, far = w.two(w.people)
     subject = f"The {far[several]} {w.one(w.beside)} the {near[not several]}"
@@ -162,13 +168,13 @@ def irregular_past(w: Words) -> Sides:
 
 
 def ever_below_nobody(w: Words) -> Sides:
-    """The same words, with the negation before ``ever`` or behind it."""
+    """Put the negation before ``ever`` (good) or after it (bad)."""
     person, verb = f"he {w.one(w.people)[0]}", f"had ever {w.one(w.done)}"
     return f"Nobody {verb} t{person}.", f"T{person} {verb} nobody."
 
 
 def _scope(w: Words, ending: str, act: str) -> Sides:
-    """``not`` stands in the main clause, or in the relative one, where it licenses nothing behind it."""
+    """Put ``not`` into the main clause (good), or into the relative clause, where it licenses no `ending`."""
     subject = f"The {w.one(w.people)[0]} who"
     rest = f"{w.one(w.done)} the {w.one(w.things)[0]}"
     return f"{subject} had {rest} {act} not {ending}.", f"{subject} had not {rest} {act} {ending}."
@@ -217,10 +223,12 @@ PARADIGMS: dict[str, tuple[Callable[[Words], Sides], ...]] = {
 
 
 def make_grammar_exam(lexicon: Lexicon, training: Iterable[str], seed: int) -> Exam:
-    """Up to 150 different pairs of each paradigm, with words that the training part has at least twice.
+    """Return up to 150 distinct pairs of each paradigm, with words that occur at least twice in training.
+
+    `training` holds the documents of the training split.
 
     Raises:
-        UserError: the corpus has too few of the words, as one that is not in English.
+        UserError: the corpus has too few of the English words.
     """
     names = find_names(training)
     w = Words(lexicon, names, seed)
@@ -238,8 +246,9 @@ def make_grammar_exam(lexicon: Lexicon, training: Iterable[str], seed: int) -> E
             pairs += list(found.values())[:MOST_PAIRS]
     if len(pairs) < LEAST_PAIRS:
         raise UserError(
-            f"the corpus has too few English words for a grammar exam ({len(pairs)} pairs, and {LEAST_PAIRS} "
-            "are needed); give exams.path=<file of lines with a good sentence, a comma, a bad one>."
+            f"the corpus has too few English words for a grammar exam ({len(pairs)} pairs; at least "
+            f"{LEAST_PAIRS} are needed); give exams.path=<file of lines with a good sentence, a comma, a bad "
+            "sentence>."
         )
     notes = [f"{len(pairs):,} pairs; men: {', '.join(names[0][:8]) or 'none found'}; women: "
              f"{', '.join(names[1][:8]) or 'none found'}"]  # fmt: skip

@@ -1,6 +1,6 @@
-"""English words for the grammar exam, written out form by form; an exam uses those that its corpus knows."""
+"""English words for the grammar exam, with all forms; an exam uses the words that its corpus has."""
 
-# Singular, plural, and himself or herself: m, f, or "" for either.
+# Singular, plural, and gender: m for himself, f for herself, absent for both.
 PEOPLE = """
 king kings m; queen queens f; boy boys m; girl girls f; man men m; woman women f; prince princes m; princess
 princesses f; father fathers m; mother mothers f; brother brothers m; sister sisters f; uncle uncles m; aunt
@@ -25,48 +25,48 @@ star stars; sword swords; train trains; carriage carriages; engine engines; basi
 animal animals; village villages
 """
 
-# As they are, as they were, and after "had": those whose two last forms differ.
+# Present, past and participle of verbs whose past and participle differ.
 IRREGULAR = """
 see saw seen; take took taken; give gave given; break broke broken; choose chose chosen; forget forgot
 forgotten; steal stole stolen; draw drew drawn; know knew known; throw threw thrown; shake shook shaken;
 eat ate eaten; write wrote written; wear wore worn; tear tore torn
 """
 
-# What can be done to anything, in the form after "had".
+# Participles of transitive verbs that fit any object.
 DONE = """
 seen taken given broken chosen forgotten hidden stolen known found lost bought sold kept left
 brought loved wanted touched noticed painted opened carried dropped moved watched
 """
 
-# What people do, with -s and without.
+# Intransitive verbs in the singular and the plural.
 ACTS = """
 laughs laugh; sleeps sleep; sings sing; waits wait; talks talk; walks walk; smiles smile; cries cry; works
 work; runs run; sits sit; stands stand; speaks speak; comes come; goes go; knows know; thinks think; looks
 look
 """
 
-# What people did to themselves.
+# Past forms of verbs that take a reflexive object.
 REFLEXIVE = """
 hurt hid washed dressed blamed saw found amused enjoyed asked told threw helped killed comforted
 warmed excused called thought pulled lost knew
 """
 
-# How people may be.
+# Adjectives for people.
 STATES = """
 tired angry happy afraid hungry asleep ill late frightened alone ready sorry glad busy safe quiet
 pleased surprised cold wet dead awake clever brave kind silent
 """
 
-# What things may be.
+# Adjectives for things.
 QUALITIES = """
 old new big small little large great heavy dark white black red green blue beautiful strange golden
 long short round broken empty dirty clean cold warm pretty quiet tall wonderful
 """
 
-# Where one person may be seen from another.
+# Prepositions of place between two people.
 BESIDE = "near behind beside with before"
 
-# What one does to a thing, as a whole phrase.
+# Verb phrases that take a thing as object.
 LOOKED = """
 looked at; saw; found; remembered; took; wanted; liked; thought of; spoke of; ran to; came to;
 talked about
@@ -74,5 +74,5 @@ talked about
 
 
 def rows(table: str) -> list[list[str]]:
-    """A table of words: rows end with a semicolon."""
+    """Split a table into rows of words; rows are separated by semicolons."""
     return [row.split() for row in table.split(";")]

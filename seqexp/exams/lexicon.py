@@ -1,4 +1,4 @@
-"""The words of a corpus and of the language: what counts as a word, and how often it was seen."""
+"""Count the words of a corpus, and read a list of English words."""
 
 import importlib.metadata
 import re
@@ -9,19 +9,19 @@ from functools import cache
 
 from seqexp.errors import UserError
 
-# Letters, with what stands after an apostrophe: don't, Peter's.
+# Letters, and letters after apostrophes: don't, Peter's.
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 POSSESSIVE = ("'s", "’s")
 
-# A list of 82,765 English words, British and American, inflected forms among them.
+# A list of 82,765 English words, British and American, with inflected forms.
 LIST_PACKAGE, LIST_FILE = "symspellpy", "frequency_dictionary_en_82_765.txt"
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """How often each word, in small letters, stands in the training and the validation part.
+    """Counts of lower-case words in the training and the validation split.
 
-    `spelled` is how a word is mostly written in the validation part.
+    `spelled` maps each validation word to its most frequent spelling there.
     """
 
     train: Counter[str]
@@ -33,7 +33,7 @@ class Lexicon:
 
 
 def words_of(text: str) -> Iterable[str]:
-    """The words of a text as they are written; contractions are left out, of ``Peter's`` there is Peter."""
+    """Yield the words of a text, case kept; skip contractions, and yield Peter for ``Peter's``."""
     for match in WORD.finditer(text):
         word = match[0]
         if word.endswith(POSSESSIVE):
@@ -43,32 +43,32 @@ def words_of(text: str) -> Iterable[str]:
 
 
 def make_lexicon(train: Iterable[str], val: Iterable[str]) -> Lexicon:
-    """Count the words of both parts, given as pieces of text."""
-    counts: Counter[str] = Counter()
+    """Count the words of both splits, given as pieces of text."""
+    train_counts: Counter[str] = Counter()
     for text in train:
-        counts.update(words_of(text))
-    written: Counter[str] = Counter()
+        train_counts.update(words_of(text))
+    val_counts: Counter[str] = Counter()
     for text in val:
-        written.update(words_of(text))
+        val_counts.update(words_of(text))
     spelled: dict[str, str] = {}
-    for word, _ in written.most_common():
+    for word, _ in val_counts.most_common():
         spelled.setdefault(word.lower(), word)
-    return Lexicon(_in_small_letters(counts), _in_small_letters(written), spelled)
+    return Lexicon(_lower_case(train_counts), _lower_case(val_counts), spelled)
 
 
-def _in_small_letters(counts: Counter[str]) -> Counter[str]:
-    small: Counter[str] = Counter()
+def _lower_case(counts: Counter[str]) -> Counter[str]:
+    lower: Counter[str] = Counter()
     for word, n in counts.items():
-        small[word.lower()] += n
-    return small
+        lower[word.lower()] += n
+    return lower
 
 
 @cache
 def known_words() -> frozenset[str]:
-    """The word list of the package symspellpy, which is read, not imported.
+    """Return the word list of the package symspellpy, without importing the package.
 
     Raises:
-        UserError: the package is not installed, or its list is not where it was.
+        UserError: the package is not installed, or it has no such list.
     """
     try:
         files = importlib.metadata.files(LIST_PACKAGE) or []
@@ -77,7 +77,7 @@ def known_words() -> frozenset[str]:
     source = next((file.locate() for file in files if file.name == LIST_FILE), None)
     if source is None:
         raise UserError(
-            f"the list of English words of the package {LIST_PACKAGE} is not there; run: pip install "
+            f"the list of English words of the package {LIST_PACKAGE} is missing; run: pip install "
             f"{LIST_PACKAGE}"
         )
     with open(str(source), encoding="utf-8-sig") as lines:
@@ -85,5 +85,5 @@ def known_words() -> frozenset[str]:
 
 
 def list_name() -> str:
-    """The list, its package and version, for the report."""
+    """Return the name of the list with its package and version, for the report."""
     return f"{LIST_FILE} of {LIST_PACKAGE} {importlib.metadata.version(LIST_PACKAGE)}"

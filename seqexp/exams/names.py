@@ -1,18 +1,17 @@
-"""The people of a novel, and what they are called: him or her."""
+"""Find the names of people in a novel, and the pronouns that refer to them."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 
-# Someone who says something is a person.
+# Verbs of speech: a name beside one of them is a person's.
 SPEECH = "said|asked|cried|answered|replied|whispered|shouted|remarked|thought|laughed"
 SPEAKERS = (re.compile(rf"\b(?:{SPEECH}) ([A-Z][a-z]+)\b"), re.compile(rf"\b([A-Z][a-z]+) (?:{SPEECH})\b"))
-# What stands in the sixty characters after a name.
-AFTER = 60
+AFTER = 60  # characters after a name in which pronouns are counted
 PRONOUNS = {"he": "m", "him": "m", "his": "m", "himself": "m",
             "she": "f", "her": "f", "hers": "f", "herself": "f"}  # fmt: skip
 PRONOUN = re.compile(rf"\b(?:{'|'.join(PRONOUNS)})\b")
-# Capitalised, but no names: titles, kin, and what begins a sentence.
+# Capitalised words that are not names: titles, relatives, and first words of sentences.
 NO_NAMES = re.findall(
     r"\w+",
     """
@@ -21,15 +20,15 @@ NO_NAMES = re.findall(
     Somebody Everyone Someone This That There Here Now Not No Yes Oh Ah Well Both All
     """,
 )
-# A name speaks so often; so large a share of so many pronouns must agree.
-SPOKE, SHARE, EVIDENCE = 3, 0.7, 6
+SPOKE = 3  # times that a name must speak
+EVIDENCE, SHARE = 6, 0.7  # pronouns that a name needs, and the share of them that must agree
 
 
 def find_names(texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Names of men and of women, the most frequent first.
+    """Return the names of men and of women, the most frequent speakers first.
 
-    A name is a capitalised word that speaks at least three times. Of the pronouns in the sixty characters
-    after its occurrences, there must be at least six, and seven in ten must agree.
+    A name is a capitalised word that speaks at least three times. At least six pronouns must occur within
+    sixty characters after it, and 70 % of them must agree.
     """
     speakers: Counter[str] = Counter()
     texts = list(texts)
@@ -44,7 +43,7 @@ def find_names(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     for text in texts:
         for match in anywhere.finditer(text):
             following = text[match.end() : match.end() + AFTER]
-            # Another name may be who the pronouns are about.
+            # Pronouns after another name may refer to that one.
             other = anywhere.search(following)
             following = following[: other.start()] if other else following
             for pronoun in PRONOUN.findall(following):

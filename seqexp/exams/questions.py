@@ -1,8 +1,8 @@
-"""What an exam is made of: minimal pairs, of which the model should find the first side likelier."""
+"""Exams and minimal pairs: a model should find the good side of a pair more likely than the bad one."""
 
 from dataclasses import dataclass, field
 
-# How often a word stands in the training part: from, to, and what the band is called.
+# Bands of a word's count in the training split: from, to, name.
 BANDS = (
     (0, 0, "unseen"),
     (1, 5, "seen 1–5 times"),
@@ -11,7 +11,7 @@ BANDS = (
     (101, None, "more often"),
 )
 
-# The shortest stretch of letters of a non-word that no word of the training part has, and its name.
+# Length of the shortest letter sequence of a non-word that no training word contains, and its name.
 NEW_STRETCHES = {
     4: "4 letters in a row are new",
     5: "5 letters in a row are new",
@@ -21,11 +21,11 @@ NEW_STRETCHES = {
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """A good side and a bad one that differ in one thing.
+    """A good and a bad text that differ in one respect.
 
-    `phenomenon`, `field` and `paradigm` are BLiMP's three levels (Warstadt et al. 2020), from a dozen to 67.
-    `seen` is how often a word stands in the training part, `new_stretch` how long the shortest stretch of
-    letters of its non-word is that no word there has (4 at least, 6 at most); None where that is not known.
+    `phenomenon` (12), `field` (4) and `paradigm` (67) are the levels of BLiMP (Warstadt et al. 2020). `seen`
+    is the word's count in the training split. `new_stretch` is the length of the shortest letter sequence of
+    the non-word that no training word contains: 4, 5, or 6 for any longer. Both are None if unknown.
     """
 
     good: str
@@ -39,7 +39,7 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class Exam:
-    """Pairs of words (``spelling``) or of sentences (``grammar``), where they are from, and notes."""
+    """Pairs of words (``spelling``) or sentences (``grammar``), their origin, and notes for the report."""
 
     name: str
     origin: str
@@ -48,10 +48,10 @@ class Exam:
 
     @property
     def of_words(self) -> bool:
-        """Whether a side is a word, with a space before it and something that is no letter after it."""
+        """Whether a side is a word, scored with a space before it and a non-letter after it."""
         return self.name == "spelling"
 
 
 def band_of(seen: int) -> str:
-    """The name of the band that a count falls into."""
+    """Return the name of the band that contains a count."""
     return next(name for low, high, name in BANDS if seen >= low and (high is None or seen <= high))

@@ -26,7 +26,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 EXAM_FILE = re.compile(r"[^.].*\.(csv|tsv|txt|jsonl)(\.(gz|bz2|xz|zip))?", re.IGNORECASE | re.DOTALL)
 # The names of the two sides in JSON, and in a first line that names columns.
 SIDES = (("sentence_good", "sentence_bad"), ("good", "bad"))
-# Of the thirteen names in BLiMP's files the paper counts one among another of its twelve phenomena.
+# BLiMP's files name thirteen phenomena; the paper has twelve, with this one part of another.
 MERGED = {"s-selection": "argument_structure"}
 # The files may come from a stranger: do not read more than this.
 MOST_BYTES = 200_000_000
@@ -35,9 +35,9 @@ KEY = "exams.path"
 
 
 def read_exams(path: str, wanted: tuple[str, ...]) -> list[Exam]:
-    """The exams that the files of `path` hold: pairs of words are spelling, others grammar.
+    """Read exams from the files of `path`: pairs of words are spelling, others grammar.
 
-    Where one exam is `wanted` all pairs are taken for it.
+    If only one exam is `wanted`, all pairs belong to it.
 
     Raises:
         UserError: no such file, or a line without a pair; with the name of the file and the line.
@@ -159,7 +159,7 @@ def _from_json(line: str, where: str) -> MinimalPair:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: no JSON ({getattr(error, 'msg', 'nested too deeply')}).") from error
+        raise UserError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deeply')}).") from error
     for good, bad in SIDES:
         if isinstance(row, dict) and good in row and bad in row:
             values = [row[good], row[bad]]
@@ -170,7 +170,7 @@ def _from_json(line: str, where: str) -> MinimalPair:
             phenomenon = MERGED.get(phenomenon, phenomenon).replace("_", " ")
             return MinimalPair(first, second, phenomenon, re.sub("[_/]", " ", field), paradigm)
     raise UserError(
-        f'{where}: wanted are texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
+        f'{where}: expected texts under "sentence_good" and "sentence_bad" (or "good" and "bad").'
     )
 
 

@@ -1,4 +1,4 @@
-"""The exams of a run: made or read once, then taken by its model as often as wanted, beside a baseline."""
+"""Run exams: make or read them once, then score a model on them at each call, beside a baseline."""
 
 import json
 import random
@@ -25,25 +25,25 @@ from seqexp.exams.spelling import make_spelling_exam
 from seqexp.metrics.metric import Metric, MetricSpec
 
 ACCURACY = MetricSpec("share of pairs", higher_is_better=True)
-# Of a longer training part the baseline, and the search for names, read so many characters.
+# Characters of the training split that the baseline and the search for names read at most.
 ENOUGH_CHARACTERS = 20_000_000
 REST_OF_WORD = re.compile(r"^[^\W\d_]+")
-# Pairs of each exam at a validation during training, if `exams.pairs` does not say.
+# Pairs of each exam at a validation during training, unless `exams.pairs` is set.
 PAIRS_IN_TRAINING = 500
 
 
 class ExamRunner:
-    """The exams that a configuration asks for, with the scores of a 5-gram model of the training part.
+    """The exams of a configuration, with the scores of a character 5-gram model of the training split.
 
     Raises:
-        UserError: a file of pairs is malformed, or the corpus is none that exams can be made from.
+        UserError: a file of pairs is malformed, the data have no training split, or no exam can be made from
+            the corpus.
     """
 
     def __init__(self, config: ExamsConfig, data: TextData, seed: int, in_training: bool = False) -> None:
         if "train" not in data.splits:
             raise UserError(
-                "exams need the run's own corpus, to be made from it or to count for the baseline: leave "
-                "data.path= out."
+                "exams need the run's own corpus, for their questions and the baseline; leave out data.path=."
             )
         documents, cut = _training_documents(data)
         if config.path:
@@ -53,14 +53,18 @@ class ExamRunner:
         most = config.pairs or (PAIRS_IN_TRAINING if in_training else None)
         self.exams = [_drawn(exam, most, seed) for exam in exams]
         baseline = CharNgram(documents)
-        self.baseline = f"character 5-gram (Witten–Bell) of the training part{cut}"
+        self.baseline = f"character 5-gram (Witten–Bell) of the training split{cut}"
         self._expected: list[tuple[Credits, Credits]] = []
         for exam in self.exams:
             good, bad = (baseline.log_probabilities(side, words=exam.of_words) for side in _sides(exam))
             self._expected.append((good, bad))
 
     def run(self, scorer: Scorer, answers: Path | None = None) -> list[dict[str, Any]]:
-        """The report of each exam; with `answers`, every pair and its scores into files of that folder."""
+        """Return the report of each exam; with `answers`, write every pair and its scores to that folder.
+
+        Raises:
+            RunFailedError: the model gives NaN for a text.
+        """
         reports = []
         for exam, expected in zip(self.exams, self._expected, strict=True):
             good_sides, bad_sides = _sides(exam)
@@ -74,12 +78,12 @@ class ExamRunner:
         return reports
 
     def metrics(self, scorer: Scorer) -> dict[str, Metric]:
-        """``exam/spelling`` and ``exam/grammar``."""
+        """Run the exams and return ``exam/spelling`` and ``exam/grammar``."""
         return exam_metrics(self.run(scorer))
 
 
 def exam_metrics(reports: list[dict[str, Any]]) -> dict[str, Metric]:
-    """``exam/spelling`` and ``exam/grammar``: the share of all pairs, where any could be judged."""
+    """Return ``exam/spelling`` and ``exam/grammar``, the accuracy over all pairs, if any has a score."""
     overall = {report["name"]: report["overall"] for report in reports}
     return {
         f"exam/{name}": ACCURACY.of(cell["accuracy"], cell["pairs"], tuple(cell["interval"]))
@@ -89,11 +93,11 @@ def exam_metrics(reports: list[dict[str, Any]]) -> dict[str, Metric]:
 
 
 def _training_documents(data: TextData) -> tuple[list[str], str]:
-    """The documents of the training part, and a note if there are more than are read."""
+    """Return the documents of the training split, and a note if only the first are read."""
     documents: dict[int, list[str]] = {}
     size = 0
-    for part, number, _, text in split_pieces(data.corpus, data.config.split):
-        if part == "train" and size < ENOUGH_CHARACTERS:
+    for split, number, _, text in split_pieces(data.corpus, data.config.split):
+        if split == "train" and size < ENOUGH_CHARACTERS:
             documents.setdefault(number, []).append(text)
             size += len(text)
     cut = f" (its first {size:,} characters)" if size < data.splits["train"].characters else ""
@@ -101,7 +105,7 @@ def _training_documents(data: TextData) -> tuple[list[str], str]:
 
 
 def _made(config: ExamsConfig, data: TextData, documents: list[str], seed: int) -> Iterator[Exam]:
-    """Exams from the corpus itself."""
+    """Make the exams from the corpus."""
     lexicon = make_lexicon(_texts(data, "train"), _texts(data, "val"))
     if "spelling" in config.wanted:
         yield make_spelling_exam(lexicon, config.nonwords, seed)
@@ -110,17 +114,17 @@ def _made(config: ExamsConfig, data: TextData, documents: list[str], seed: int) 
 
 
 def _texts(data: TextData, wanted: str) -> Iterator[str]:
-    """The pieces of a part; without the rest of a word that is cut in two by the border of the parts."""
+    """Yield the pieces of a split, without the rest of a word that the border of the splits cuts in two."""
     before = ""
-    for part, _, place, text in split_pieces(data.corpus, data.config.split):
-        if part == wanted:
-            cut = place > 0 and before[-1:].isalpha()
-            yield REST_OF_WORD.sub("", text, count=1) if cut and part == "val" else text
-        before = "" if part == "val" else text
+    for split, _, position, text in split_pieces(data.corpus, data.config.split):
+        if split == wanted:
+            cut = position > 0 and before[-1:].isalpha()
+            yield REST_OF_WORD.sub("", text, count=1) if cut and split == "val" else text
+        before = "" if split == "val" else text
 
 
 def _drawn(exam: Exam, most: int | None, seed: int) -> Exam:
-    """The exam, or so many of its pairs."""
+    """Return the exam with at most `most` pairs, drawn by the seed."""
     if most is None or len(exam.pairs) <= most:
         return exam
     chosen = sorted(random.Random(seed).sample(range(len(exam.pairs)), most))
@@ -135,7 +139,7 @@ def _sides(exam: Exam) -> tuple[list[str], list[str]]:
 def _write_answers(
     file: Path, exam: Exam, scores: tuple[Credits, Credits], expected: tuple[Credits, Credits]
 ) -> None:
-    """Every pair with log-probabilities in nats, null where the model cannot write it."""
+    """Write every pair with its log-probabilities in nats, null if the model cannot generate a side."""
     with file.open("w", encoding="utf-8") as lines:
         for i, pair in enumerate(exam.pairs):
             row = {key: value for key, value in vars(pair).items() if value not in ("", None)}

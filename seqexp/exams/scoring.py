@@ -1,8 +1,8 @@
-"""How likely a language model finds texts: sums of log-probabilities, batched, windowed, never a mean.
+"""Score texts with a language model: sums of log-probabilities, not normalised by length.
 
-Every text begins after the document boundary. A word stands as in running text: a space before it, and after
-it, whatever ends a word. That end counts with the probability of all tokens that do not begin with a letter,
-so that characters and subwords are asked the same.
+Every text follows the document boundary. A word is scored as in running text: after a space, and with the
+end of the word. The probability of that end is the sum over all tokens that do not begin with a letter, so
+that models of characters and of subwords are asked the same question.
 """
 
 import math
@@ -25,16 +25,16 @@ from seqexp.tokenizers.base import Tokenizer
 
 Ids64 = npt.NDArray[np.int64]
 
-# Tokens in a batch: enough to keep the machine busy. The logits of a batch are bounded too.
+# Tokens of a batch: enough to keep the machine busy. The number of logits is limited too.
 BATCH_TOKENS = 8192
 MOST_LOGITS = 1 << 26
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The log-probability of each text in nats, (N,); NaN where a text cannot be written.
+    """The log-probability of each text in nats, (N,); NaN if the tokenizer cannot encode a text.
 
-    `unknown` are the characters that this is about, text by text; `tokens` were read in all.
+    `unknown` holds the unknown characters of each text; `tokens` is the number of tokens read.
     """
 
     log_probabilities: npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class _Row:
-    """A window of a text: its number, what is read, what is predicted, and whether a word ends with it."""
+    """A window of text number `text`: inputs, targets, and whether the end of a word follows."""
 
     text: int
     inputs: Ids64
@@ -52,11 +52,11 @@ class _Row:
     ends_word: bool
 
 
-def batches_of(lengths: list[int], room: int) -> Iterator[list[int]]:
-    """Numbers of rows of about the same length, as many as fit into `room` tokens with their padding."""
+def batches_of(lengths: list[int], max_tokens: int) -> Iterator[list[int]]:
+    """Yield indices of rows of similar length; a batch has at most `max_tokens`, with padding."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):  # the last of a batch is its longest
-        if batch and (len(batch) + 1) * lengths[i] > room:
+        if batch and (len(batch) + 1) * lengths[i] > max_tokens:
             yield batch
             batch = []
         batch.append(i)
@@ -65,7 +65,7 @@ def batches_of(lengths: list[int], room: int) -> Iterator[list[int]]:
 
 
 class Scorer:
-    """Scores texts with a language model, in evaluation mode, on the model's device."""
+    """Score texts with a language model, in evaluation mode, on the model's device."""
 
     def __init__(
         self,
@@ -80,13 +80,13 @@ class Scorer:
         self._ends = torch.tensor(ends, device=self.device)
 
     def score(self, texts: Sequence[str], *, words: bool) -> Scores:
-        """Sum of log p(token | boundary, earlier tokens) of each text; of a word with its end.
+        """Return the sum of log p(token | boundary, earlier tokens) of each text; `words` adds a word's end.
 
-        A text that is longer than the model's window is read in several, each of which keeps the last half of
-        the one before, as when text is generated. Neither order nor padding changes anything.
+        A text longer than the model's window is read in several windows. Each keeps the last half of the one
+        before, as in generation. Scores do not depend on the order of texts or on padding.
 
         Raises:
-            RunFailedError: the model gives no number for a text.
+            RunFailedError: the model gives NaN for a text.
         """
         before = self.tokenizer.word_start if words else self.tokenizer.sentence_start
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -101,14 +101,14 @@ class Scorer:
         found = np.zeros(len(distinct))
         np.add.at(found, [row.text for row in rows], self._sums(rows))
         found[[number for number, characters in enumerate(unknown) if characters]] = math.nan
-        places = [distinct[text] for text in texts]
+        positions = [distinct[text] for text in texts]
         tokens = sum(len(row.inputs) for row in rows)
-        return Scores(found[places], [unknown[place] for place in places], tokens)
+        return Scores(found[positions], [unknown[position] for position in positions], tokens)
 
     def _windows(self, number: int, ids: Ids64, words: bool) -> Iterator[_Row]:
-        """A text as one row, or as several that overlap."""
+        """Yield a text as one row, or as several that overlap."""
         inputs = np.concatenate(([self.tokenizer.bos_id], ids))
-        # The end of a word is predicted too; what follows the last token of a sentence is not asked.
+        # The end of a word is predicted too; the token after a sentence is not.
         targets = np.append(ids, IGNORE)
         if not words:
             inputs, targets = inputs[:-1], targets[:-1]
@@ -123,31 +123,35 @@ class Scorer:
             done = end
 
     def _sums(self, rows: list[_Row]) -> npt.NDArray[np.float64]:
-        """The log-probability of each row's targets, in the order given, (N,)."""
-        room = max(1, min(BATCH_TOKENS, MOST_LOGITS // self.tokenizer.vocab_size))
-        batches = list(batches_of([len(row.inputs) for row in rows], room))
+        """Return the log-probability of each row's targets, (N,).
+
+        Raises:
+            RunFailedError: the model gives NaN for a row.
+        """
+        max_tokens = max(1, min(BATCH_TOKENS, MOST_LOGITS // self.tokenizer.vocab_size))
+        batches = list(batches_of([len(row.inputs) for row in rows], max_tokens))
         was_training = self.model.training
         self.model.eval()
         progress = tqdm(total=len(rows), desc="exam", unit="text", delay=2, leave=False, disable=None)
-        parts = []
+        batch_sums = []
         with torch.inference_mode(), progress:
-            for some in batches:
-                parts.append(self._sum_batch([rows[i] for i in some]))
-                progress.update(len(some))
+            for batch in batches:
+                batch_sums.append(self._sum_batch([rows[i] for i in batch]))
+                progress.update(len(batch))
         self.model.train(was_training)
         sums = np.zeros(len(rows))
-        if parts:
-            sums[np.concatenate(batches)] = torch.cat(parts).cpu().numpy()
+        if batches:
+            sums[np.concatenate(batches)] = torch.cat(batch_sums).cpu().numpy()
         if np.isnan(sums).any():
             bad = rows[int(np.isnan(sums).argmax())].text
             raise RunFailedError(
-                f"the model gives NaN for text {bad + 1} of the exam; its weights are damaged, or training "
-                "went wrong. Look at train/loss, or take another checkpoint=."
+                f"the model gives NaN for text {bad + 1} of the exam: its weights are damaged, or training "
+                "diverged. Check train/loss, or use another checkpoint=."
             )
         return sums
 
     def _sum_batch(self, rows: list[_Row]) -> Tensor:
-        """(B,) in fp64, on the device: nothing here waits for a GPU."""
+        """Return the log-probability of each row, (B,), in fp64, without waiting for the device."""
         lengths = [len(row.inputs) for row in rows]
         inputs = np.full((len(rows), max(lengths)), self.tokenizer.bos_id)
         targets = np.full(inputs.shape, IGNORE)

@@ -1,9 +1,8 @@
-"""The spelling exam: words of the validation part, each against non-words of the same length.
+"""The spelling exam: words of the validation split, each against non-words of the same length.
 
-A non-word is the word with one or two of its syllable parts, runs of vowels or of consonants, exchanged for
-parts that stand between the same letters in other words of the corpus (after Keuleers & Brysbaert 2010).
-Every three letters of it, and those at its ends, stand in some word, and of many such candidates those are
-taken whose letter trigrams are about as usual as the word's.
+A non-word is the word with one or two syllable parts (runs of vowels or of consonants) exchanged for parts
+that occur between the same letters in other words of the corpus (after Keuleers & Brysbaert 2010). Its letter
+trigrams, with those at its edges, all occur in words of the corpus, and are about as frequent as the word's.
 """
 
 import math
@@ -20,20 +19,20 @@ from seqexp.errors import UserError
 from seqexp.exams.lexicon import Lexicon, known_words, list_name
 from seqexp.exams.questions import Exam, MinimalPair
 
-SHORTEST = 3  # letters of a word that is asked for
-TRIES = 60  # exchanges that are tried for a word
-EDGE = "#"  # stands before and after a word in its trigrams
+SHORTEST = 3  # letters of a word in the exam
+TRIES = 60  # candidates per word
+EDGE = "#"  # marks both ends of a word in its n-grams
 ROMAN = re.compile(r"[IVXLCDM]+")
 
 
 @cache
 def is_vowel(letter: str) -> bool:
-    """a, e, i, o, u, y and their like in Greek and Cyrillic, with or without an accent."""
+    """Whether a lower-case Latin, Greek or Cyrillic letter is a vowel (y is one), accented or not."""
     return unicodedata.normalize("NFD", letter)[0] in "aeiouyαεηιουωаеиоуыэюяіє"
 
 
 def syllable_parts(word: str) -> list[str]:
-    """The runs of vowels and of consonants: ``garden`` is g, a, rd, e, n."""
+    """Split a word into runs of vowels and of consonants: ``garden`` is g, a, rd, e, n."""
     parts: list[str] = []
     for letter in word:
         if parts and is_vowel(parts[-1][-1]) == is_vowel(letter):
@@ -44,19 +43,19 @@ def syllable_parts(word: str) -> list[str]:
 
 
 def stretches(word: str, n: int) -> list[str]:
-    """Its stretches of n letters, the ends among them: ``#ga``, ``gar``, …, ``en#``."""
+    """Return the letter n-grams of a word with its edges: ``#ga``, ``gar``, …, ``en#``."""
     edged = f"{EDGE}{word}{EDGE}"
     return [edged[i : i + n] for i in range(len(edged) - n + 1)]
 
 
 class Stretches:
-    """The stretches of four and five letters that stand in given words."""
+    """The letter 4-grams and 5-grams of given words."""
 
     def __init__(self, words: Collection[str]) -> None:
-        self._known = {n: {stretch for word in words for stretch in stretches(word, n)} for n in (4, 5)}
+        self._known = {n: {n_gram for word in words for n_gram in stretches(word, n)} for n in (4, 5)}
 
     def shortest_new(self, word: str) -> int:
-        """How long the shortest stretch is that stands in none of the words: 4, 5, or 6 for any longer."""
+        """Return the length of the shortest new n-gram of `word`: 4, 5, or 6 for any longer."""
         for n, known in self._known.items():
             if not known.issuperset(stretches(word, n)):
                 return n
@@ -64,7 +63,7 @@ class Stretches:
 
 
 class NonWords:
-    """Makes non-words out of the parts of given words."""
+    """Make non-words from the syllable parts of given words."""
 
     def __init__(self, words: Collection[str]) -> None:
         self._counts = Counter(trigram for word in words for trigram in stretches(word, 3))
@@ -72,19 +71,19 @@ class NonWords:
         for trigram, n in self._counts.items():
             starts[trigram[:2]] += n
         self._logs = {t: math.log(n / starts[t[:2]]) for t, n in self._counts.items()}
-        # Parts by the letters on both sides, their length and kind.
+        # Syllable parts by context.
         pools: dict[tuple[str, str, int, bool], set[str]] = defaultdict(set)
         for word in words:
-            for key, part in _places(syllable_parts(word)):
-                pools[key].add(part)
-        self._pools = {key: sorted(parts) for key, parts in pools.items()}
+            for context, part in _with_contexts(syllable_parts(word)):
+                pools[context].add(part)
+        self._pools = {context: sorted(parts) for context, parts in pools.items()}
 
     def usualness(self, word: str) -> float:
-        """The log-probability of the letters under trigrams of distinct words; -inf where one is unknown."""
+        """Return the log-probability of a word under trigrams of distinct words; -inf for an unknown one."""
         return sum(self._logs.get(trigram, -math.inf) for trigram in stretches(word, 3))
 
     def make(self, word: str, number: int, forbidden: Collection[str], draw: random.Random) -> list[str]:
-        """Up to `number` non-words for a word in small letters, the best matched first."""
+        """Return up to `number` non-words for a lower-case word, the best matched first."""
         wanted = self.usualness(word)
         found: dict[str, float] = {}
         for _ in range(TRIES):
@@ -97,16 +96,16 @@ class NonWords:
         return sorted(found, key=lambda candidate: (found[candidate], candidate))[:number]
 
     def _exchange(self, word: str, draw: random.Random) -> str:
-        """The word with one of its parts exchanged."""
+        """Exchange one syllable part of the word."""
         parts = syllable_parts(word)
-        places = list(_places(parts))
+        contexts = [context for context, _ in _with_contexts(parts)]
         i = draw.randrange(len(parts))
-        parts[i] = draw.choice(self._pools.get(places[i][0], [parts[i]]))
+        parts[i] = draw.choice(self._pools.get(contexts[i], [parts[i]]))
         return "".join(parts)
 
 
-def _places(parts: list[str]) -> Iterator[tuple[tuple[str, str, int, bool], str]]:
-    """Each part with the letter before it, the letter after it, its length, and whether it is vowels."""
+def _with_contexts(parts: list[str]) -> Iterator[tuple[tuple[str, str, int, bool], str]]:
+    """Yield (context, part): the letters before and after, the length, and whether the part is vowels."""
     for i, part in enumerate(parts):
         before = parts[i - 1][-1] if i else EDGE
         after = parts[i + 1][0] if i + 1 < len(parts) else EDGE
@@ -114,12 +113,12 @@ def _places(parts: list[str]) -> Iterator[tuple[tuple[str, str, int, bool], str]
 
 
 def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
-    """All distinct words of the validation part with three letters or more, each with up to `nonwords`.
+    """Pair each distinct validation word of at least three letters with up to `nonwords` non-words.
 
-    None of these is in the corpus, in any spelling, or in the list of English words.
+    Non-words occur neither in the corpus, in any case, nor in the list of English words.
 
     Raises:
-        UserError: there are no words, or no non-words like them, as where words are not written with letters.
+        UserError: no pairs can be made, e.g. if the script has no vowels and consonants.
     """
     maker = NonWords([*lexicon.train, *(word for word in lexicon.val if word not in lexicon.train)])
     known = known_words()
@@ -148,24 +147,22 @@ def make_spelling_exam(lexicon: Lexicon, nonwords: int, seed: int) -> Exam:
         )
     words = len({pair.good for pair in pairs})
     notes = [
-        f"{words:,} words of the validation part, {len(pairs):,} pairs; non-words are in no part of the "
-        f"corpus, and not in {list_name()}"
+        f"{words:,} words of the validation split, {len(pairs):,} pairs; non-words are neither in the corpus "
+        f"nor in {list_name()}"
     ]
     if without:
-        notes.append(
-            f"{without:,} words of the validation part have no non-word like them and are not asked for"
-        )
+        notes.append(f"{without:,} words of the validation split were skipped: no non-word matches them")
     listed = sum(word in known for word in lexicon.val) / len(lexicon.val)
     if listed < 0.5:
-        notes.append(f"only {100 * listed:.0f} % of the words are in that list, which is of English words")
+        notes.append(f"only {100 * listed:.0f} % of the words are in that list of English words")
     gap = sum(maker.usualness(p.good.lower()) - maker.usualness(p.bad.lower()) for p in pairs) / max(
         1, len(pairs)
     )
-    notes.append(f"letter trigrams: words are {gap:+.2f} nats likelier than their non-words on average")
+    notes.append(f"letter trigrams: words are {gap:+.2f} nats more likely than their non-words on average")
     return Exam("spelling", "words of the corpus", pairs, notes)
 
 
 def _like(pattern: str, word: str) -> str:
-    """The word with capital letters where `pattern`, which is as long, has them."""
+    """Capitalise the letters of a word that are capitals in `pattern`, a word of the same length."""
     letters = zip(pattern, word, strict=True)
-    return "".join(letter.upper() if like.isupper() else letter for like, letter in letters)
+    return "".join(letter.upper() if model.isupper() else letter for model, letter in letters)
