@@ -219,7 +219,7 @@ class Task(ABC):
         return ()
 
     def show(self, prediction: Prediction) -> str | None:
-        """Return the text that the command line prints for a final prediction; None for a line of JSON."""
+        """What the command line prints for a final prediction; None: its values as a line of JSON."""
         return prediction.text if len(prediction.texts) == 1 else None
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample | None:

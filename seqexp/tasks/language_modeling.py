@@ -110,7 +110,7 @@ class LanguageModeling(Task):
         return [""]
 
     def show(self, prediction: Prediction) -> str:
-        """Return the text; several samples are numbered, each under a line of its own."""
+        """The text; of several samples each under a line with its number."""
         if len(prediction.texts) == 1:
             return prediction.text
         return "\n".join(

@@ -170,7 +170,7 @@ class Translation(Task):
         return ("attention",) if model.shows_attention else ()
 
     def show(self, prediction: Prediction) -> str:
-        """Return the translation on one line, or several translations as a line of JSON."""
+        """The translation on one line; of several a line of JSON."""
         if len(prediction.texts) > 1:
             return json.dumps(dict(prediction.values), ensure_ascii=False)
         # A translation that holds a line end would shift all that follow it.
