@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @dataclass
 class Seen:
-    """Rows of the Markov model: which table each reads, how many tokens it read, what it looked at last."""
+    """Rows of the Markov model: the table of each, the number of tokens read, and the last attention."""
 
     tables: Tensor
     length: int
@@ -37,7 +37,7 @@ class Seen:
 
 
 class Markov:
-    """p(next | last token, its position) from tables, of which the source's first token names one.
+    """p(next | last token, its position) from tables; the source's first token selects the table.
 
     Each token looks at the source as given. Positions enter, as the same steps in another order would tie.
     """
@@ -154,7 +154,7 @@ def test_a_wide_beam_finds_the_best_of_all(name: str, penalty: str, alpha: float
             length_alpha=alpha, min_length=min_length,
         )  # fmt: skip
         for source, most, some in zip(SOURCES, longest, found, strict=True):
-            # At its greatest length a sentence may end even if that is too short.
+            # At its maximum length a sentence may end even if it is shorter than `min_length`.
             least = min(min_length, most)
             expected = ranked(model, source, most, penalty, alpha, lambda seq, least=least: len(seq) >= least)
             same(some, expected[:n_best])
@@ -182,7 +182,7 @@ def test_what_must_not_be_written_is_not(name: str) -> None:
 
 
 def test_a_sure_translation_is_not_lost_to_poor_ones() -> None:
-    """At each step the right token has 0.99 and the end nearly all of the rest: poor ones fill the beam."""
+    """The right token has 0.99 at each step and the end most of the rest: poor hypotheses fill the beam."""
     model = Markov(0, vocab_size=5, spread=0.0)
     right = [2, 3, 4, 2, 3, 4, 2]
     model.logits[..., END] = math.log(100)
@@ -200,7 +200,7 @@ def test_a_model_that_gives_no_numbers_is_said_to() -> None:
 
 
 def test_a_sentence_always_gets_a_translation() -> None:
-    """Where each word would repeat one, the end is written before `min_length` says so."""
+    """If every token would repeat an n-gram, a hypothesis ends before `min_length`."""
     model = Markov(3)
     (found,) = search(model, SOURCES[:1], [9], beam_size=3, n_best=1, no_repeat_ngram=1, min_length=8)
     assert sorted(found[0].tokens) == WORDS
@@ -240,7 +240,7 @@ def plain_beam(
     logp: Callable[[list[int]], list[float]], k: int, n_best: int, longest: int, least: int,
     penalty: Callable[[int], float],
 ) -> list[tuple[float, float, list[int]]]:  # fmt: skip
-    """One sentence: what ends among the k best of a step is kept, the k best others go on.
+    """Search one sentence: keep hypotheses that end among the k best of a step; the k best others go on.
 
     It stops when k have ended and none that goes on is better now than the `n_best` of them.
     """

@@ -142,7 +142,7 @@ def test_a_row_alone_or_in_a_batch(positions: str) -> None:
 
 @pytest.mark.parametrize("seen", [3, 8, 20])
 def test_select_reorders_and_repeats_rows(seen: int) -> None:
-    """The chosen rows go on as if they alone had been read; also when the window moves afterwards."""
+    """Selected rows continue as if they had been read alone, also when the window moves afterwards."""
     model, rows = wild_gpt(), torch.tensor([2, 0, 0, 1])
     tokens, more = random_tokens(3, seen), random_tokens(4, 12, seed=9)
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_draw_is_the_inverse_of_the_distribution(weights: list[int], uniform: fl
 
 
 def test_draw_at_the_ends() -> None:
-    """The smallest and largest numbers that a generator gives never pick what has no chance."""
+    """The extreme values of a generator never draw a token of probability zero."""
     chances = torch.tensor([[0, 0.1, 0.2, 0.7, 0]], dtype=torch.float64)
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     assert draw(chances.expand(2, 5), ends).tolist() == [1, 3]
@@ -435,7 +435,7 @@ def test_no_generator_changes_global_state_around_a_yield() -> None:
 
 
 class Scripted:
-    """A model that writes given tokens, a row each, whatever it reads."""
+    """A model that generates given tokens, one list per row, for any input."""
 
     def __init__(self, rows: list[list[int]], vocab_size: int) -> None:
         self.rows, self.vocab_size = rows, vocab_size
@@ -462,7 +462,7 @@ def write_out(rows: list[list[int]], tokenizer: Tokenizer, **options: Any) -> li
 
 
 def check_growth(shown: list[list[str]]) -> None:
-    """What was shown is never taken back: each text begins with the one before."""
+    """Shown text is never changed: each text begins with the previous one."""
     for row in range(len(shown[0])):
         texts = [texts[row] for texts in shown]
         for before, after in pairwise(texts):

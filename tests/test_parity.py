@@ -454,7 +454,7 @@ def test_the_experiments_that_are_sweeps(run_main: Main, name: str) -> None:
         (("model=rnn", "model.activation=elu"), "it must be one of tanh, relu, sigmoid."),
         (("model.impl=torch",), "it must be one of fused, reference."),
         (("model.init=zeros",), "it must be one of uniform, orthogonal, identity."),
-        (("model.dropout=0.5",), "model.dropout=0.5 is between layers, and there is one layer"),
+        (("model.dropout=0.5",), "model.dropout=0.5 applies between layers, and there is one layer"),
         (("data.eval_lengths=[0]",), "data.eval_lengths=0 is out of range"),
         (("model=gpt", "model.max_len=5"), "model.max_len=5 is shorter than data.seq_len=6"),
         (("model=gpt", "model.max_len=6", "data.max_seq_len=9"), "is shorter than data.max_seq_len=9"),

@@ -1,1 +1,1 @@
-"""Measures of quality as pure functions, and what a measured number carries."""
+"""Metrics: scores and confidence intervals as pure functions, and the declaration of a metric."""

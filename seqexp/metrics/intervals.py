@@ -1,4 +1,4 @@
-"""Confidence intervals of shares: what a count of successes says about the rate behind it."""
+"""Confidence intervals of proportions and of mean credits."""
 
 import math
 
@@ -13,22 +13,22 @@ Z = 1.959963984540054
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927), for n independent trials.
+    """Return the 95 % score interval of the proportion successes / n, for n independent trials (Wilson 1927).
 
-    Unlike p ± 1.96 sqrt(p (1-p) / n) it stays within [0, 1] and is not empty when all trials agree.
+    Unlike p ± 1.96 sqrt(p (1-p) / n) it stays within [0, 1] and has a positive width if all trials agree.
     """
     p = successes / n
     centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    margin = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
 def clustered_wilson(shares: float, squares: float, clusters: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share whose trials come in equally large clusters that go together.
+    """Return the 95 % interval of a proportion whose trials come in equally large, correlated clusters.
 
-    `shares` and `squares` are the sums over clusters of the share of successes and of its square. The
-    spread between clusters gives the number of independent trials with the same standard error
-    (Kish 1965: the design effect): at least one a cluster, and at most all `trials`.
+    `shares` and `squares` are the sums over clusters of the proportion of successes and of its square. The
+    variance between clusters gives the number of independent trials with the same standard error (Kish 1965:
+    the design effect): at least one per cluster, and at most all `trials`.
     """
     p = shares / clusters
     within = clusters * p * (1 - p)
@@ -39,18 +39,18 @@ def clustered_wilson(shares: float, squares: float, clusters: int, trials: int) 
 
 
 def accuracy_interval(credits: Values, clusters: Numbers) -> tuple[float, float]:
-    """The 95 % interval of the mean of `credits` in [0, 1], where those of a cluster go together, (N,) both.
+    """Return the 95 % interval of the mean of `credits` in [0, 1], correlated within `clusters`, (N,) both.
 
-    The variance of the mean between clusters of any sizes (Cochran 1977, section 11.8, large populations)
-    gives the number of independent trials with the same standard error, for Wilson's interval: at least one a
-    cluster, and at most all.
+    The variance of the mean over clusters of any sizes (Cochran 1977, section 11.8, large populations) gives
+    the number of independent trials with the same standard error, for Wilson's interval: at least one per
+    cluster, and at most N.
     """
     p, n = float(credits.mean()), len(credits)
     sums = np.bincount(clusters, credits - p)
     m = len(np.unique(clusters))
     variance = float((sums**2).sum()) / n**2 * m / max(1, m - 1)
     within = p * (1 - p)
-    # Where all are right, or all wrong, nothing tells whether those of a cluster differ.
+    # If all are right, or all wrong, the correlation within clusters is unknown: count one trial per cluster.
     independent = within / max(variance, within / n) if within > 1e-9 else m
     effective = max(float(m), independent)
     return wilson(p * effective, effective)
@@ -59,10 +59,13 @@ def accuracy_interval(credits: Values, clusters: Numbers) -> tuple[float, float]
 def paired_difference(
     credits: Values, others: Values, clusters: Numbers
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of `credits` - `others` on the same questions, and its 95 % interval, clustered as above."""
+    """Return the mean of `credits` - `others`, (N,) each, on the same questions, and its 95 % interval.
+
+    Credits are correlated within `clusters`, (N,).
+    """
     difference = credits - others
     mean, n = float(difference.mean()), len(difference)
     sums = np.bincount(clusters, difference - mean)
     m = len(np.unique(clusters))
-    half = Z * math.sqrt(float((sums**2).sum()) / n**2 * m / max(1, m - 1))
-    return mean, (mean - half, mean + half)
+    margin = Z * math.sqrt(float((sums**2).sum()) / n**2 * m / max(1, m - 1))
+    return mean, (mean - margin, mean + margin)

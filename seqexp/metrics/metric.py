@@ -1,4 +1,4 @@
-"""What a measured number carries, and what is declared of it before it is measured."""
+"""Measured metrics, and their declarations: unit and direction."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A value, the number of items behind it, its 95 % interval or None, its unit, and its direction.
+    """A measured value, the number of items it averages over, its 95 % interval or None, unit and direction.
 
-    `higher_is_better` None means that nobody declared the direction; such a metric is logged, and nothing is
-    ranked by it.
+    If `higher_is_better` is None, the direction was not declared: the metric is logged, and cannot rank runs.
     """
 
     value: float
@@ -24,7 +23,7 @@ class Metric:
     higher_is_better: bool | None = None
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "value": self.value,
             "count": self.count,
@@ -42,12 +41,12 @@ class MetricSpec:
     higher_is_better: bool | None = None
 
     def of(self, value: float, count: int, interval: Interval | None = None) -> Metric:
-        """A measured value of this metric."""
+        """Return a measured value of this metric."""
         return Metric(value, count, interval, self.unit, self.higher_is_better)
 
     @property
     def mode(self) -> str:
-        """``max`` or ``min``.
+        """The direction as ``max`` or ``min``.
 
         Raises:
             ValueError: the direction was not declared.
@@ -57,7 +56,7 @@ class MetricSpec:
         return "max" if self.higher_is_better else "min"
 
 
-# What every run can be compared by, beside the metrics of its task.
+# Metrics of every run, beside those of its task.
 RUN_METRICS: Mapping[str, MetricSpec] = {
     "parameters": MetricSpec("parameters", higher_is_better=False),
     "minutes": MetricSpec("minutes", higher_is_better=False),
@@ -70,7 +69,7 @@ def check_monitor(key: str, name: str, declared: Mapping[str, MetricSpec]) -> Me
     """Return the declaration of the metric that `key` names.
 
     Raises:
-        UserError: it is not measured, or its direction was not declared.
+        UserError: the metric is not measured, or its direction was not declared.
     """
     if name not in declared:
         raise UserError(
@@ -79,17 +78,17 @@ def check_monitor(key: str, name: str, declared: Mapping[str, MetricSpec]) -> Me
     if declared[name].higher_is_better is None:
         ranked = ", ".join(other for other, spec in declared.items() if spec.higher_is_better is not None)
         raise UserError(
-            f"{key}={name}: its task does not declare whether higher is better, so nothing can be ranked by "
-            f"it; use one of {ranked}."
+            f"{key}={name}: its task does not declare whether higher is better, so it cannot rank runs; use "
+            f"one of {ranked}."
         )
     return declared[name]
 
 
 def better(value: float, than: float, mode: str) -> bool:
-    """Whether `value` is strictly better; `mode` is ``max`` or ``min``."""
+    """Whether `value` is strictly better than `than`; `mode` is ``max`` or ``min``."""
     return value > than if mode == "max" else value < than
 
 
 def best(values: Iterable[float], mode: str) -> float:
-    """The best of some values; `mode` is ``max`` or ``min``."""
+    """Return the best value; `mode` is ``max`` or ``min``."""
     return max(values) if mode == "max" else min(values)

@@ -1,4 +1,4 @@
-"""How good translations are: corpus scores, over all pairs, by length, and where the target is unseen."""
+"""Score translations against references: over all pairs, by source length, and for unseen targets."""
 
 import math
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from seqexp.metrics.bleu import ORDER, corpus_scores, reference_lengths
 
 Pair = tuple[str, str]
 
-# Words of the source, from and to; None: no upper end.
+# Length of the source in words: from, to (None: unlimited).
 LENGTH_BUCKETS = ((1, 5), (6, 10), (11, 15), (16, 20), (21, None))
 
 

@@ -1,5 +1,5 @@
-"""Models: forward passes, and beside each the dataclass of its options.
+"""Models: forward passes, each with a dataclass of its options.
 
-Models know nothing of trainers, files or Hydra. Options (`*_options.py`) do not import torch, which keeps
-composing and checking a configuration quick.
+Models are independent of trainers, files and Hydra. Options (`*_options.py`) do not import torch, so that a
+configuration is composed and checked quickly.
 """

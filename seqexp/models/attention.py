@@ -2,7 +2,7 @@
 
 Each attention maps queries, the decoder's states (B, Q, H), and the memory, the encoder's states (B, S, M),
 to contexts (B, Q, M), which are averages of the memory, and to the weights of these averages (B, Q, S).
-`keys` computes once for a sentence what depends only on the memory.
+`keys` depends only on the memory and is computed once per sentence.
 """
 
 import math
@@ -19,17 +19,17 @@ class Attention(nn.Module, ABC):
     from_previous = False
 
     def keys(self, memory: Tensor) -> Tensor:
-        """The part of the scores that depends only on the memory (B, S, M)."""
+        """Return the keys of the memory (B, S, M); without a projection, the memory itself."""
         return memory
 
     @abstractmethod
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """(B, Q, H) and keys to (B, Q, S)."""
+        """Return the scores (B, Q, S) of queries (B, Q, H) and keys."""
 
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Contexts (B, Q, M) and weights (B, Q, S); `mask` (B, S) is true where the source is real."""
+        """Return contexts (B, Q, M) and weights (B, Q, S); `mask` (B, S) is true for real source tokens."""
         del lengths
         scores = self.scores(query, keys).masked_fill(~mask[:, None], -math.inf)
         weights = scores.softmax(dim=-1)
@@ -120,7 +120,7 @@ class LocalAttention(GeneralAttention):
 
 
 def make_attention(kind: str, query_size: int, memory_size: int, size: int, window: int) -> Attention | None:
-    """The attention named `kind`; None for ``none``."""
+    """Make the attention named `kind`; None for ``none``."""
     if kind == "none":
         return None
     if kind in ("concat", "bahdanau"):

@@ -1,4 +1,4 @@
-"""The equations of the recurrent cells, one step at a time, as in the textbooks.
+"""The equations of the recurrent cells, one step at a time.
 
 Row vectors, batch first: inputs X_t (B, D), states H_t and C_t (B, H). A cell maps X_t and the state before
 it to the state after it. `fused.py` computes the same functions faster.

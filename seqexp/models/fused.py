@@ -1,8 +1,8 @@
 """Fast forms of the equations in `cells.py`; tests check that both agree.
 
 On a CPU torch's own RNN and GRU spend their time on the overhead of many tiny operations. Here the products
-with the inputs are one matrix product for all steps, a step is as few operations as possible, and the loop
-of the backward pass keeps only what depends on the step after (docs/speed.md has the measurements).
+with the inputs are one matrix product for all steps, a step has as few operations as possible, and the loop
+of the backward pass contains only terms that depend on the next step (docs/speed.md has the measurements).
 
 Axes: B batch, T time, D inputs, H hidden, G = gates * H. Weights are torch's: W_ih (G, D), W_hh (G, H).
 """
@@ -20,25 +20,25 @@ from seqexp.models.cells import State
 def use_fused(impl: str) -> bool:
     """Whether to run the fused form: with impl=fused, except in an export.
 
-    `torch.export` can trace neither backward passes by hand nor packed sentences. It traces the equations of
-    `cells.py` instead, one step after the other.
+    `torch.export` cannot trace custom backward passes or packed sentences. It traces the equations of
+    `cells.py` instead, step by step.
     """
     return impl == "fused" and not torch.compiler.is_exporting()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The precision of matrix products: that of autocast where it is on, else that of x."""
+    """Return the dtype of matrix products: autocast's if it is on, else the dtype of x."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def in_full(x: Tensor) -> Tensor:
-    """x in fp32 at least: states are kept in full precision."""
+    """Return x in fp32 or higher precision, in which states are kept."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def fused_step(cell: str, x_gates: Tensor, h_gates: Tensor, state: State) -> State:
-    """The state after one step of `rnn`, `gru` or `lstm`, given its products, with biases, in few operations.
+    """Return the state after one step of `rnn`, `gru` or `lstm`, given its products with biases.
 
     x_gates is X_t W_ih^T + b_ih and h_gates is H_{t-1} W_hh^T + b_hh, (B, G) each.
     """
@@ -159,7 +159,7 @@ class GRURecurrence(Function):
         x, hidden, n, gates, products, W_ih, W_hh = ctx.saved_tensors
         T, B, H = n.shape
         r, z = gates[..., :H], gates[..., H:]
-        # Multiplied with dh they give the gradients of the products H W_hh + b_h, for all steps.
+        # Times dh, these factors are the gradients of the products H W_hh + b_h, for all steps.
         factors = x.new_empty(T, B, 3, H)
         to_n = (1 - z) * (1 - n * n)
         factors[:, :, 0] = to_n * products[..., 2 * H :] * r * (1 - r)

@@ -1,4 +1,4 @@
-"""GPT: a decoder-only Transformer (Radford et al. 2019). Needs `layers.py` and nothing else of this project.
+"""GPT: a decoder-only Transformer (Radford et al. 2019). Imports only `layers.py` from this project.
 
 Notable:
 - pre-norm blocks; the residual stream is the two lines of `Block.forward`
@@ -121,7 +121,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token numbers (B, T), T at most `max_len`, to logits of the next token (B, T, V)."""
 
-    # Buffers: the tables of positions, computed once.
+    # Buffers: tables of positions, computed once.
     cos: Tensor
     sin: Tensor
     sinusoids: Tensor
@@ -170,7 +170,7 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Logits (B, T, V). With `maps`, each layer appends its attention weights, (B, H, T, T)."""
+        """Return logits (B, T, V). With `maps`, each layer appends its attention weights, (B, H, T, T)."""
         return self._forward(tokens, None, 0, maps)
 
     def _forward(
@@ -201,7 +201,7 @@ class GPT(nn.Module):
     # The interface of decoding: start, step, select.
 
     def start(self, context: None = None) -> GPTState:
-        """An empty state; a language model has no context."""
+        """Return an empty state; a language model has no context."""
         return GPTState(None, [])
 
     def step(self, tokens: Tensor, state: GPTState) -> tuple[Tensor, GPTState]:
@@ -234,12 +234,12 @@ class GPT(nn.Module):
         return [LayerCache(*weight.new_empty(2, rows, h, self.max_len, weight.shape[1] // h)) for h in heads]
 
     def select(self, state: GPTState, rows: Tensor, sources: object = None) -> GPTState:
-        """The state of these rows, in this order; rows may repeat. A language model ignores `sources`."""
+        """Return the state of these rows, in this order; rows may repeat. `sources` is ignored."""
         layers = [LayerCache(layer.keys[rows], layer.values[rows]) for layer in state.layers]
         return GPTState(None if state.tokens is None else state.tokens[rows], layers)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part; a tied head counts towards the embedding."""
+        """Return the number of trainable parameters by part; a tied head counts as embedding."""
         counts = dict.fromkeys(("embedding", "positions", "attention", "mlp", "norms", "head"), 0)
         for name, parameter in self.named_parameters():
             if name.startswith("embedding"):

@@ -1,6 +1,6 @@
-"""What several models share: attention, dropout, positions, and the rule of a sliding window.
+"""Layers that several models share: attention, dropout, positions, and the rule of a sliding window.
 
-What is tuned for the CPU is tuned here, so that the models read as their equations. `docs/speed.md` has the
+CPU optimisations are in this file, so that the models read as their equations. `docs/speed.md` has the
 measurements.
 
 Axes: B batch, H heads, T queries, S keys, d width of a head.
@@ -29,8 +29,8 @@ def attention(
     Args:
         q, k, v: queries (B, H, T, d), keys and values (B, H, S, d).
         mask: added to the scores; its shape broadcasts to (B, H, T, S).
-        causal: the queries are the last T of S tokens, and each attends to itself and the tokens before it;
-            then there is no other mask.
+        causal: the queries are the last T of S tokens, and each attends to itself and the tokens before it.
+            `mask` must then be None.
         want_weights: also return the weights before dropout, (B, H, T, S).
 
     Returns:
@@ -76,7 +76,7 @@ def _kernel_is_slow(q: Tensor, causal: bool, dropout_p: float, training: bool) -
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
-    """True where query t, the last T of S tokens, may attend: keys 0 … S - T + t, (T, S)."""
+    """Return a mask (T, S): true where query t, of the last T of S tokens, may attend: keys 0 … S - T + t."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
 
 
@@ -98,8 +98,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def rotary_angles(length: int, width: int, start: int = 0, device: torch.device | None = None) -> Tensor:
-    """t / 10000^(2i / width) of positions t = start … start + length - 1 and pairs i, (length, width / 2)."""
-    # In fp64, since fp32 loses the fraction of a turn in large angles; Apple's GPUs have no fp64.
+    """Return t / 10000^(2i / width), (length, width / 2), for positions t from `start` on and pairs i."""
+    # In fp64: fp32 loses the fraction of a turn in large angles. Apple's GPUs have no fp64.
     dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
     rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=dtype, device=device) / width)
     positions = torch.arange(start, start + length, dtype=dtype, device=device)
@@ -128,9 +128,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def window_start(n: int, max_len: int) -> int:
-    """The first token of the window that predicts token n from tokens 0 … n-1.
+    """Return the first position of the window that predicts token n from tokens 0 … n-1.
 
-    A full window keeps its last half, so that the start advances in steps of the other half.
+    A full window keeps its last half, so that the start advances by the other half.
     """
     shift = max_len - max_len // 2
     return 0 if n <= max_len else -(-(n - max_len) // shift) * shift

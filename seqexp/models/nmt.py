@@ -2,9 +2,9 @@
 
 Notable:
 - Luong's decoder (2015): attend with the new state, h̃_t = tanh(W_c [c_t; h_t]), logits from h̃_t; with input
-  feeding it reads h̃_{t-1} together with the token. Bahdanau's (2015): attend with the state before, read c_t
-- `impl=reference` is the model in its equations, with the cells of `cells.py`. `impl=fused` computes the same
-  faster: it runs over all steps at once unless a step's attention enters the next step
+  feeding it reads h̃_{t-1} together with the token. Bahdanau's (2015): attend with h_{t-1}, read c_t
+- `impl=reference` runs the equations of the model, with the cells of `cells.py`. `impl=fused` is faster: it
+  processes all steps at once, unless a step reads the attention of the step before
 - padding is never read: the backward direction starts at each sentence's own end, and attention is masked
 - the hypotheses of one sentence share its memory during the search
 - with bf16, matrix products are in bf16, and the recurrent states are kept in fp32
@@ -64,7 +64,7 @@ class NMTState:
 class NMT(nn.Module):
     """Sources (B, S) and the targets so far (B, T) to logits of the next token (B, T, V)."""
 
-    # Lists of modules: for each layer of the encoder its directions, for each layer its projections.
+    # Lists of modules: the directions of each encoder layer, the projections of each layer, decoder layers.
     encoder: Any
     bridge: Any
     decoder: Any
@@ -101,7 +101,7 @@ class NMT(nn.Module):
             )
             for layer in range(n_layer)
         )
-        # From each layer's last states, of both directions, to the decoder's first.
+        # From the last states of each encoder layer, in both directions, to the first state of the decoder.
         n_parts = 2 if cell == "lstm" else 1
         self.bridge = nn.ModuleList(
             nn.ModuleList(nn.Linear(memory_size, hidden_size) for _ in range(n_parts)) for _ in range(n_layer)
@@ -117,7 +117,7 @@ class NMT(nn.Module):
             self.combine = nn.Linear(memory_size + hidden_size, hidden_size, bias=False)
         self.head = nn.Linear(hidden_size, target_vocab_size, bias=not tie_embeddings)
         for embedding in (self.source_embedding, self.target_embedding):
-            # As large as the states, which learns sooner (docs/nmt.md); an output layer must start small.
+            # As large as the states, to learn faster (docs/nmt.md); tied to the output layer, small.
             nn.init.normal_(embedding.weight, std=n_embd**-0.5 if tie_embeddings else 1.0)
         if tie_embeddings:
             self.head.weight = self.target_embedding.weight
@@ -135,7 +135,7 @@ class NMT(nn.Module):
     # Encoder
 
     def encode(self, source: Tensor, lengths: Tensor) -> NMTState:
-        """The state before the first token, given sources (B, S) with `lengths` real tokens (B,)."""
+        """Return the state before the first token, given sources (B, S) with `lengths` real tokens (B,)."""
         x = self._drop(self.source_embedding(source))
         if self.reverse_source:
             x = reverse(x, lengths)
@@ -149,13 +149,13 @@ class NMT(nn.Module):
         if self.reverse_source:
             x = reverse(x, lengths)
         mask = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
-        # Converted once, and not at each step of the decoder.
+        # Convert once, not at each step of the decoder.
         x = x.to(product_dtype(x))
         keys = self.attention.keys(x) if self.attention is not None else x
         return NMTState(Memory(x, keys, mask, lengths), first, torch.zeros_like(first[0][0]))
 
     def _encode_layer(self, directions: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        """All states (B, S, M) and the state after the last real token, both directions side by side."""
+        """Return all states (B, S, M) and the state after the last real token, directions concatenated."""
         outputs, ends = [], []
         for number, layer in enumerate(directions):
             inputs = reverse(x, lengths) if number else x
@@ -170,7 +170,7 @@ class NMT(nn.Module):
     def forward(
         self, source: Tensor, source_lengths: Tensor, inputs: Tensor, positions: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, T, V) after each of `inputs`; with `positions` (N,) only those of B * T, as (N, V)."""
+        """Return logits (B, T, V); with `positions` (N,) into B * T, only those, (N, V)."""
         outputs, _ = self._decode(inputs, self.encode(source, source_lengths))
         if positions is not None:
             outputs = outputs.flatten(0, 1)[positions]
@@ -178,7 +178,7 @@ class NMT(nn.Module):
         return logits
 
     def _decode(self, tokens: Tensor, state: NMTState) -> tuple[Tensor, NMTState]:
-        """h̃_t (R, T, H) after each of the tokens (R, T), and the state after them."""
+        """Return h̃_t (R, T, H) for tokens (R, T), and the state after them."""
         embedded = self._drop(self.target_embedding(tokens))
         if not use_fused(self.impl):
             return self._decode_by_cells(embedded, state)
@@ -193,7 +193,7 @@ class NMT(nn.Module):
         return combined, replace(state, layers=layers, attention=weights)
 
     def _decode_by_cells(self, embedded: Tensor, state: NMTState) -> tuple[Tensor, NMTState]:
-        """The decoder in its equations, step by step (impl=reference)."""
+        """Run the equations of the decoder step by step (impl=reference)."""
         attention, memory, layers, fed = self.attention, state.memory, list(state.layers), state.fed
         outputs, seen = [], []
         for x in embedded.unbind(dim=1):
@@ -216,12 +216,12 @@ class NMT(nn.Module):
         return torch.stack(outputs, dim=1), NMTState(memory, layers, fed, maps)
 
     def _decode_by_steps(self, embedded: Tensor, state: NMTState) -> tuple[Tensor, NMTState]:
-        """The same, faster: the tokens' products are one before the loop, and weights get one gradient."""
+        """Compute the same faster: one product for all tokens before the loop, one gradient per weight."""
         first: RecurrentLayer = self.decoder[0]
         gates = first.gates(embedded).unbind(dim=1)
         attention, memory, layers, fed = self.attention, state.memory, state.layers, state.fed
         dtype = product_dtype(embedded)
-        # The last columns of W_ih read what enters beside the token.
+        # The last columns of W_ih read the inputs beside the token: h̃_{t-1} and c_t.
         read_fed = StepLinear(first.weights[0][:, -self.n_fed :], dtype)
         products = [StepLinear(layer.weights[1], dtype) for layer in self.decoder]
         combine = StepLinear(self.combine.weight, dtype) if attention is not None else None
@@ -246,7 +246,7 @@ class NMT(nn.Module):
         return torch.stack(outputs, dim=1), NMTState(memory, layers, fed, maps)
 
     def _step_layers(self, gates: Tensor, layers: list[State], products: list[StepLinear]) -> list[State]:
-        """The states of all layers after one step, given the inputs' share of the first layer's gates."""
+        """Return the states of all layers after one step, given the input products of the first layer."""
         after: list[State] = []
         for number, layer in enumerate(self.decoder):
             if number:
@@ -255,7 +255,7 @@ class NMT(nn.Module):
         return after
 
     def _context(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Contexts (R, T, M) and weights (R, T, S) of queries (R, T, H), grouped by source."""
+        """Return contexts (R, T, M) and weights (R, T, S) of queries (R, T, H), grouped by source."""
         assert self.attention is not None
         R, T, H = query.shape
         grouped = query.reshape(memory.lengths.shape[0], -1, H)
@@ -271,7 +271,7 @@ class NMT(nn.Module):
     # The interface of decoding: start, step, select.
 
     def start(self, context: tuple[Tensor, Tensor]) -> NMTState:
-        """The state before the first token, given a context (sources (B, S), their lengths (B,))."""
+        """Return the state before the first token; the context is (sources (B, S), their lengths (B,))."""
         return self.encode(*context)
 
     def step(self, tokens: Tensor, state: NMTState) -> tuple[Tensor, NMTState]:
@@ -280,7 +280,7 @@ class NMT(nn.Module):
         return self.head(outputs), state
 
     def select(self, state: NMTState, rows: Tensor, sources: list[int] | None = None) -> NMTState:
-        """The state of these rows, in this order; rows may repeat.
+        """Return the state of these rows, in this order; rows may repeat.
 
         With `sources`, the rows come in equal groups, one for each of these sources.
         """
@@ -295,7 +295,7 @@ class NMT(nn.Module):
         return NMTState(memory, layers, state.fed[rows], attention)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part; a tied head counts towards the embedding."""
+        """Return the number of trainable parameters by part; a tied head counts as embedding."""
         counts = dict.fromkeys(("embedding", "encoder", "decoder", "attention", "head"), 0)
         for name, parameter in self.named_parameters():
             first = name.partition(".")[0]

@@ -56,7 +56,8 @@ class NMTConfig:
         )
         check_rule(
             not (self.attention == "none" and self.input_feeding),
-            "model.attention=none has nothing to feed: use model.input_feeding=false.",
+            "model.input_feeding=true needs attention: use model.input_feeding=false, or another "
+            "model.attention.",
         )
         check_rule(
             not self.tie_embeddings or self.n_embd == self.hidden_size,

@@ -1,4 +1,4 @@
-"""Choices, limits and checks that the options of several models share."""
+"""Choices, limits and checks shared by the options of several models."""
 
 from seqexp.config.checks import check_rule
 
@@ -8,10 +8,10 @@ MAX_LAYERS = 1000
 
 
 def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
-    """Check that the heads divide the width, and that it is even where positions need pairs.
+    """Check that the heads divide the width, and that it is even if positions need pairs.
 
     Raises:
-        UserError: naming a width that works.
+        UserError: a check fails; the message names a width that works.
     """
     check_rule(
         n_embd % n_head == 0,

@@ -1,4 +1,4 @@
-"""One recurrent layer in one direction, as the translator uses it: whole sentences, or one step at a time."""
+"""A recurrent layer in one direction, for `nmt.py`: reads whole sentences, or one step at a time."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ TORCH_LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 class RecurrentLayer(nn.Module):
     """A layer of vanilla, GRU or LSTM cells (`rnn`, `gru`, `lstm`) with the weights of torch's layer.
 
-    `cell_step` is its equation, and `read_by_cells` applies it to sentences; `forward`, `read` and `step` are
-    faster.
+    `cell_step` is its equation, and `read_by_cells` applies it to sentences. `forward`, `read` and `step` are
+    the fast forms.
     """
 
     def __init__(self, cell: str, n_in: int, hidden_size: int) -> None:
@@ -46,14 +46,14 @@ class RecurrentLayer(nn.Module):
         return (zeros, zeros) if self.cell == "lstm" else (zeros,)
 
     def cell_step(self, x: Tensor, state: State) -> State:
-        """The state after reading x (R, D), by the equations in `cells.py`."""
+        """Return the state after reading x (R, D), by the equations in `cells.py`."""
         W_ih, W_hh, b_ih, b_hh = self.weights
         if self.cell != "gru":  # one bias in the equations, the sum of torch's two
             b_ih = b_hh = b_ih + b_hh
         return CELLS[self.cell](x, state, Weights(W_ih.t(), W_hh.t(), b_ih, b_hh))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (R, T, D) to all states h_t (R, T, H), and the last state."""
+        """Read x (R, T, D); return all states h_t (R, T, H), and the last state."""
         W_ih, W_hh, b_ih, b_hh = self.weights
         if x.is_cuda or self.cell == "lstm":
             stacked = tuple(part[None].contiguous() for part in state)
@@ -67,19 +67,19 @@ class RecurrentLayer(nn.Module):
         return hidden, (hidden[:, -1],)
 
     def read(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        """All states (B, S, H) of sentences x (B, S, D), and the state at the end of each, from zero on."""
+        """Read sentences x (B, S, D) from the zero state; return all states (B, S, H), and the last ones."""
         if self.cell != "lstm":
             hidden, _ = self(x, self.zero_state(x.shape[0]))
             last = (lengths - 1)[:, None, None].expand(-1, 1, self.hidden_size)
             return hidden, (hidden.gather(1, last)[:, 0],)
-        # Torch returns the memory cell C after the last step only: packing ends each row at its own end.
+        # Torch returns the memory cell C only after the last step: packing makes that each row's own end.
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, (h, c) = self.layer(packed)
         hidden, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
         return hidden, (h[0], c[0])
 
     def read_by_cells(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        """The same as `read`, by the equations: a sentence that has ended keeps its state."""
+        """Compute `read` by the equations; a sentence that has ended keeps its state."""
         state, hidden = self.zero_state(x.shape[0]), []
         for s, x_s in enumerate(x.unbind(dim=1)):
             after, real = self.cell_step(x_s, state), (s < lengths)[:, None]
@@ -88,10 +88,10 @@ class RecurrentLayer(nn.Module):
         return torch.stack(hidden, dim=1), state
 
     def gates(self, x: Tensor) -> Tensor:
-        """The inputs' share of the gates, for `step`: x (..., D') times the first D' columns of W_ih."""
+        """Return the input products for `step`: x (..., D') times the first D' columns of W_ih, plus b_ih."""
         W_ih, _, b_ih, _ = self.weights
         return in_full(F.linear(x, W_ih[:, : x.shape[-1]], b_ih))
 
     def step(self, gates: Tensor, state: State, product: StepLinear) -> State:
-        """The state after a step, given its inputs' share `gates` (R, G) and the `product` with W_hh."""
+        """Return the next state, given the input products `gates` (R, G) and the `product` with W_hh."""
         return fused_step(self.cell, gates, self.weights[3] + product(state[0]), state)

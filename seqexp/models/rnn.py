@@ -1,8 +1,8 @@
-"""Recurrent networks: vanilla, LSTM and GRU, for language and for labels at every step.
+"""Recurrent networks: vanilla, LSTM and GRU, for language models and for labels at every step.
 
 Notable:
-- `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py`
-  where those are slow. Both have the same weights and read the same checkpoints
+- `impl=reference` runs the equations of `cells.py`; `impl=fused` runs torch's own kernels, or `fused.py` if
+  those are slow. Both have the same weights and read the same checkpoints
 - the vanilla cell and the LSTM have one bias, as in their equations; torch's second one is frozen at zero
 - tokens are embedded; without an embedding bits are the numbers 0 and 1, and other tokens one-hot vectors
 - `start`, `step` and `select` are the interface of all models that generate
@@ -57,22 +57,22 @@ class RecurrentNetwork(nn.Module, ABC):
 
     @abstractmethod
     def _make_layers(self, n_in: int) -> nn.RNNBase:
-        """Torch's module, which owns the weights under torch's names."""
+        """Make torch's module, which holds the weights under torch's names."""
 
     @abstractmethod
     def _cell(self) -> Cell:
-        """The step of `impl=reference`."""
+        """Return the cell of `impl=reference`."""
 
     @abstractmethod
     def _run_fast(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """All layers, fused: x (B, T, D) to the last layer's H_t (B, T, H), and the last state."""
+        """Run all layers, fused, on x (B, T, D); return H_t of the last one (B, T, H), and the last state."""
 
     def weights(self, layer: int) -> Weights:
-        """The weights of a layer as its equations name them."""
+        """Return the weights of a layer under the names of its equations."""
         parameters = [getattr(self.layers, f"{name}_l{layer}") for name in
                       ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]  # fmt: skip
         W_ih, W_hh, b_ih, b_hh = parameters
-        # Where the equations have one bias, torch's second one is not used.
+        # If the equations have one bias, torch's second one is not used.
         return Weights(W_ih.t(), W_hh.t(), b_ih, b_ih if self.one_bias else b_hh)
 
     def _initialise(self, init: str) -> None:
@@ -97,7 +97,7 @@ class RecurrentNetwork(nn.Module, ABC):
     # Forward
 
     def forward(self, tokens: Tensor, states: list[list[State]] | None = None) -> Tensor:
-        """Outputs (B, T, n_outputs) from the zero state.
+        """Return outputs (B, T, n_outputs) from the zero state.
 
         With `states`, run the equations, and append for each layer the list of its states after every step.
         """
@@ -106,17 +106,17 @@ class RecurrentNetwork(nn.Module, ABC):
         return outputs
 
     def continue_from(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Outputs (B, T, n_outputs) and the state after them; None stands for the zero state."""
+        """Return outputs (B, T, n_outputs) and the state after them; `state` None is the zero state."""
         hidden, state = self._run(tokens, state or self._zero_state(tokens))
         return self.head(hidden), state
 
     def _zero_state(self, tokens: Tensor) -> State:
-        """Zeros (n_layer, B, H) for H, and for the LSTM's C."""
+        """Return zeros (n_layer, B, H) for H, and for the LSTM's C."""
         zeros = self.head.weight.new_zeros(self.n_layer, tokens.shape[0], self.hidden_size)
         return (zeros,)
 
     def _inputs(self, tokens: Tensor) -> Tensor:
-        """The inputs of the first layer, (B, T, D)."""
+        """Return the inputs of the first layer, (B, T, D)."""
         if hasattr(self, "embedding"):
             embedded: Tensor = self.embedding(tokens)
             return embedded
@@ -144,14 +144,14 @@ class RecurrentNetwork(nn.Module, ABC):
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
     def _run_torch(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Torch's own kernels."""
+        """Run torch's own kernels."""
         hidden, last = self.layers(x, state if len(state) > 1 else state[0])
         return hidden, last if isinstance(last, tuple) else (last,)
 
     # The interface of decoding: start, step, select.
 
     def start(self, context: None = None) -> State | None:
-        """The zero state; a language model has no context."""
+        """Return the zero state; a language model has no context."""
         return None
 
     def step(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -159,11 +159,11 @@ class RecurrentNetwork(nn.Module, ABC):
         return self.continue_from(tokens, state)
 
     def select(self, state: State | None, rows: Tensor, sources: object = None) -> State | None:
-        """The state of these rows, in this order; rows may repeat. A language model ignores `sources`."""
+        """Return the state of these rows, in this order; rows may repeat. `sources` is ignored."""
         return None if state is None else tuple(part[:, rows] for part in state)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part."""
+        """Return the number of trainable parameters by part."""
         counts = {"embedding": 0, "recurrent": 0, "head": 0}
         for name, parameter in self.named_parameters():
             part = name.partition(".")[0]
@@ -183,7 +183,7 @@ class RNN(RecurrentNetwork):
         super().__init__(vocab_size, hidden_size, **options)  # type: ignore[arg-type]
 
     def _make_layers(self, n_in: int) -> nn.RNNBase:
-        # Torch has no sigmoid: its module then only owns the weights.
+        # Torch has no sigmoid: its module then only holds the weights.
         kind = "relu" if self.activation == "relu" else "tanh"
         return nn.RNN(n_in, self.hidden_size, self.n_layer, kind, batch_first=True, dropout=_between(self))
 
@@ -263,7 +263,7 @@ class LSTM(RecurrentNetwork):
 
 
 def _merge_biases(network: RecurrentNetwork, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Load weights of torch's layers, which have two biases, by adding these up."""
+    """Load weights of torch's layers, which have two biases, as their sum."""
     for name in [name for name in state if network.one_bias and name.startswith(f"{prefix}layers.bias_hh")]:
         used = name.replace("bias_hh", "bias_ih")
         state[used] = state[used] + state[name]
@@ -271,5 +271,5 @@ def _merge_biases(network: RecurrentNetwork, state: dict[str, Tensor], prefix: s
 
 
 def _between(network: RecurrentNetwork) -> float:
-    """The dropout between layers for torch's module, which warns about dropout with a single layer."""
+    """Return the dropout for torch's module, which warns about dropout with a single layer."""
     return network.dropout if network.n_layer > 1 else 0.0

@@ -35,7 +35,7 @@ class RecurrentConfig:
         check_choice("model.init", self.init, INITIALISATIONS)
         check_rule(
             self.dropout == 0 or self.n_layer > 1,
-            f"model.dropout={self.dropout} is between layers, and there is one layer; "
+            f"model.dropout={self.dropout} applies between layers, and there is one layer; "
             "use model.n_layer=2 or more, or model.dropout=0.",
         )
 

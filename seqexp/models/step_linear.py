@@ -1,4 +1,4 @@
-"""A matrix used at every step of a loop: its gradient is one product at the end, and not one per step."""
+"""A linear map used at every step of a loop, with one product for the gradient of all steps."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ Uses = list[tuple[Tensor, Tensor]]
 
 
 class StepLinear:
-    """x (R, in) to x W^T (R, out) in `dtype`. Create one for each pass through a loop."""
+    """Map x (R, in) to x W^T (R, out) in `dtype`. Create one for each pass through a loop."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         self.weight = weight.detach().to(dtype) if torch.is_grad_enabled() else weight.to(dtype)
         self._uses: Uses = []
-        # Stands for the weight in the graph: autograd asks for its gradient after those of all uses.
+        # A scalar for the weight in the graph: autograd computes its gradient after those of all uses.
         self._handle = _Handle.apply(weight, self._uses) if torch.is_grad_enabled() else None
 
     def __call__(self, x: Tensor) -> Tensor:

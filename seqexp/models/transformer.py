@@ -48,7 +48,7 @@ class MultiHeadAttention(nn.Module):
         return x.view(B, T, -1, self.n_head, d).permute(2, 0, 3, 1, 4)
 
     def queries_keys_values(self, x: Tensor, rotary: Pair | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of the same sentences, (B, H, T, d) each."""
+        """Return queries, keys and values (B, H, T, d) of x (B, T, D), for self-attention."""
         q, k, v = self._heads(self.qkv(x))
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
@@ -93,14 +93,14 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Sublayers with residual connections; the one place where pre-norm and post-norm differ."""
+    """A block of sublayers with residual connections, with pre-norm or post-norm."""
 
     def __init__(self, pre_norm: bool) -> None:
         super().__init__()
         self.pre_norm = pre_norm
 
     def residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + f(norm(x)) with pre-norm, norm(x + f(x)) with post-norm."""
+        """Return x + f(norm(x)) with pre-norm, norm(x + f(x)) with post-norm."""
         y: Tensor = x + sublayer(norm(x)) if self.pre_norm else norm(x + sublayer(x))
         return y
 
@@ -140,7 +140,7 @@ class DecoderBlock(Block):
         self, x: Tensor, memory: Pair, source_mask: Tensor, causal: Tensor | None, rotary: Pair | None,
         past: Pair | None, want_weights: bool,
     ) -> tuple[Tensor, Pair, Tensor | None]:  # fmt: skip
-        """x (R, T, D) to the same; also the target's keys and values so far, and the cross-attention."""
+        """Map x (R, T, D) to the same; also return the target's keys and values, and the cross-attention."""
         target: Pair
         weights: Tensor | None
 
@@ -166,7 +166,7 @@ class DecoderBlock(Block):
     def _cross(
         self, x: Tensor, memory: Pair, mask: Tensor, want_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows (R, T, D) that read the same source are one group of queries: (B, R / B * T, D)."""
+        """Attend to the sources; rows of x (R, T, D) of the same source are grouped, (B, R / B * T, D)."""
         R, T, D = x.shape
         B = memory[0].shape[0]
         q = self.cross.queries(x.reshape(B, -1, D))
@@ -273,7 +273,7 @@ class Transformer(nn.Module):
     # Encoder
 
     def encode(self, source: Tensor, lengths: Tensor) -> TransformerState:
-        """The state before the first token, given sources (B, S) with `lengths` real tokens (B,)."""
+        """Return the state before the first token, given sources (B, S) with `lengths` real tokens (B,)."""
         real = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
         mask = torch.zeros(real.shape, device=source.device).masked_fill(~real, -math.inf)[:, None, None]
         x, rotary = self._embed(self.source_embedding, source, 0)
@@ -288,7 +288,7 @@ class Transformer(nn.Module):
     def forward(
         self, source: Tensor, source_lengths: Tensor, inputs: Tensor, positions: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, T, V) after each of `inputs`; with `positions` (N,) only those of B * T, as (N, V)."""
+        """Return logits (B, T, V); with `positions` (N,) into B * T, only those, (N, V)."""
         x, _ = self._decode(inputs, self.encode(source, source_lengths), want_weights=False)
         if positions is not None:
             x = x.flatten(0, 1)[positions]
@@ -315,7 +315,7 @@ class Transformer(nn.Module):
     # The interface of decoding: start, step, select.
 
     def start(self, context: Pair) -> TransformerState:
-        """The state before the first token, given a context (sources (B, S), their lengths (B,))."""
+        """Return the state before the first token; the context is (sources (B, S), their lengths (B,))."""
         return self.encode(*context)
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
@@ -326,7 +326,7 @@ class Transformer(nn.Module):
     def select(
         self, state: TransformerState, rows: Tensor, sources: list[int] | None = None
     ) -> TransformerState:
-        """The state of these rows, in this order; rows may repeat.
+        """Return the state of these rows, in this order; rows may repeat.
 
         With `sources`, the rows come in equal groups, one for each of these sources.
         """
@@ -341,7 +341,7 @@ class Transformer(nn.Module):
         return TransformerState(memory, mask, past, rows.shape[0], attention)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters by part; a tied head counts towards the embedding."""
+        """Return the number of trainable parameters by part; a tied head counts as embedding."""
         counts = dict.fromkeys(("embedding", "positions", "encoder", "decoder", "norms", "head"), 0)
         for name, parameter in self.named_parameters():
             first = name.partition(".")[0]

@@ -1,1 +1,1 @@
-"""Losses, metrics and decoding, one file a task."""
+"""Tasks: losses, metrics and predictions, one file per task."""

@@ -1,6 +1,6 @@
-"""What a task is: it ties a model's outputs to a loss, metrics, predictions and pictures.
+"""The base class of tasks: a task maps a model's outputs to a loss, metrics, predictions and figures.
 
-A new task is one subclass of `Task` with `loss` and `predict`; everything else has a default.
+A new task is a subclass of `Task` with `loss` and `predict`; all other methods have defaults.
 """
 
 from abc import ABC, abstractmethod
@@ -31,8 +31,8 @@ Forward = Callable[..., Tensor]
 class LossOutput:
     """Sums over the counted items of a batch, in fp32; the caller divides by the count.
 
-    `loss_sum` is minimised, `nll_sum` is reported as the loss: the negative log-likelihood in nats, never
-    smoothed, or for a loss that is no likelihood, that loss.
+    `loss_sum` is minimised. `nll_sum` is reported as the loss: the negative log-likelihood in nats, without
+    label smoothing, or the loss itself if it is not a likelihood.
     """
 
     loss_sum: Tensor
@@ -51,9 +51,9 @@ class Sums:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How to evaluate: the context of forward passes, and how to generate what is compared with references.
+    """Options of an evaluation: the context of forward passes, the settings of generation, and the seed.
 
-    With `generation` None a task generates quickly, as at the validations of a training run.
+    If `generation` is None, a task generates quickly, as at the validations of a training run.
     """
 
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -62,10 +62,10 @@ class EvalOptions:
 
 
 class Evaluation(dict[str, Metric]):
-    """Metrics by name, without the split's prefix, and what else came of an evaluation.
+    """Metrics by name, without the split's prefix, and other results of an evaluation.
 
     `details` are plain values for ``result.json`` from which `Task.tables` makes tables, `notes` are for the
-    user, and `files` are texts to keep in the run folder, by file name.
+    user, and `files` maps file names to texts for the run folder.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
@@ -86,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text: one header cell a column, rows of as many cells."""
+    """A table of text: one header cell per column, and rows of as many cells."""
 
     title: str
     header: Sequence[str]
@@ -96,7 +96,7 @@ class Table:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict: the settings of generation, the seed, and the names of the pictures that are wanted."""
+    """Options of predictions: the settings of generation, the seed, and the names of requested figures."""
 
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     seed: int = 1
@@ -105,11 +105,11 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of input number `index`.
+    """The prediction of a model for input number `index`.
 
-    `texts` are the answers, the best first, or several samples. A prediction that is not `final` is followed
-    by a longer one of the same input. `values` are plain values for JSON, `note` says what was unusual, and
-    `figures` draw the pictures that were asked for.
+    `texts` are the answers, best first, or several samples. A prediction that is not `final` is followed by a
+    longer one for the same input. `values` are plain values for JSON, `note` is a message to the user, and
+    `figures` maps names to functions that draw the requested figures.
     """
 
     index: int
@@ -126,35 +126,34 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Sample:
-    """A piece of what a model makes now, for the log, with pictures by name."""
+    """A sample of a model's predictions for the log, with figures by name."""
 
     text: str
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
 
 
 class Task(ABC):
-    """A task, made from its configuration. In `loss`, `model` is anything that is called like the model.
+    """A task, made from its configuration. In `loss`, `model` is any callable with the model's signature.
 
-    `metrics` declares what a validation measures, by name without the split's prefix: `trainer.monitor` may
-    name one whose direction is declared. `loss_unit` is the unit of the loss.
+    `metrics` declares the metrics of a validation, by name without the split's prefix; `trainer.monitor` may
+    name any that declares its direction. `loss_unit` is the unit of the loss.
     """
 
     metrics: Mapping[str, MetricSpec]
     loss_unit: str
-    # The precision that precision=auto stands for, or None for the device's own choice.
+    # The precision of precision=auto, or None for the device's choice.
     auto_precision: ClassVar[str | None] = None
-    # The key of an input on the command line, and whether each line of a file is an input (else the whole
-    # file is).
+    # The key of an input on the command line, and whether each line of a file is an input, or the whole file.
     input_key: ClassVar[str] = "text"
     reads_lines: ClassVar[bool] = True
 
     def count(self, batch: Batch) -> int:
-        """The number of items that the loss of a batch averages over, known before the forward pass."""
+        """Return the number of items that the loss of a batch averages over."""
         return batch.count
 
     @abstractmethod
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
-        """Sums over a batch. Smoothing and the like are for `training` alone; metric sums for evaluation."""
+        """Return sums over a batch: regularised in `training` (label smoothing), with metrics otherwise."""
 
     def check(self, data: Data, split: str) -> list[str]:
         """What the user should know before a split is evaluated.
@@ -166,14 +165,14 @@ class Task(ABC):
         return []
 
     def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
-        """Metrics of a whole split: sums over every batch, divided once."""
+        """Return the metrics of a whole split: sums over all batches, divided once."""
         return Evaluation(self.averages(self.sums(model, data, split, options or EvalOptions()), data, split))
 
     def sums(self, model: Any, data: Data, split: str, options: EvalOptions) -> Sums:
-        """Read a whole split once, in order, in evaluation mode.
+        """Return the sums over a whole split, read once, in order, in evaluation mode.
 
-        Shows progress on a terminal when it takes more than two seconds. Leaves the random state and the
-        model's mode as they were.
+        Shows progress on a terminal if it takes more than two seconds. Keeps the random state, and restores
+        the model's mode.
         """
         was_training = model.training
         model.eval()
@@ -201,7 +200,7 @@ class Task(ABC):
         return sums
 
     def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
-        """Metrics from sums: `loss`, and each metric sum over the count."""
+        """Return metrics from sums: `loss`, and each metric sum divided by the count."""
         del data, split
         found = {"loss": self.metrics["loss"].of(sums.nll / sums.count, sums.count)}
         for name, value in sums.metrics.items():
@@ -212,19 +211,19 @@ class Task(ABC):
     def predict(
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
     ) -> Iterator[Prediction]:
-        """What the model makes of each input. Prints nothing, and writes no files.
+        """Return an iterator over the predictions of each input. Prints nothing, and writes no files.
 
         Raises:
-            UserError: an input cannot be read; at the call, before anything is predicted.
+            UserError: an input cannot be read; raised by the call, before the first prediction.
         """
 
     def default_inputs(self, model: Any, options: PredictOptions) -> list[str] | None:
-        """The inputs to take where none were given; None: there must be some."""
+        """Return the inputs to use if none are given; None if inputs are required."""
         del model, options
         return None
 
     def figure_names(self, model: Any) -> tuple[str, ...]:
-        """The pictures that predictions of this model can carry."""
+        """Return the names of the figures that predictions of this model can have."""
         del model
         return ()
 
@@ -234,27 +233,27 @@ class Task(ABC):
         return prediction.text if len(prediction.texts) == 1 else None
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample | None:
-        """A piece of what the model makes at a validation; None: nothing worth showing."""
+        """Return a sample of the model's predictions at a validation, or None."""
         del model, data, options
         return None
 
     def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
-        """Pictures of a trained model, by name; `rows` are its evaluations on the views of the data."""
+        """Return figures of a trained model by name; `rows` are its evaluations on the views of the data."""
         del model, data, rows
         return {}
 
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
-        """Tables of the `details` of an evaluation."""
+        """Return tables of the `details` of an evaluation."""
         del details
         return []
 
     def example_input(self, data: Data) -> str | None:
-        """An input that the model can read, for the advice on what to type next."""
+        """Return an input that the model can read, for the suggested next command, or None."""
         del data
         return None
 
     def scores(self, model: Any, data: Data, split: str) -> Iterator[dict[str, Any]]:
-        """The log-probability of each given answer, as plain values.
+        """Yield the log-probability of each reference answer in a split, in nats, as plain values.
 
         Raises:
             UserError: the task has no such scores.
@@ -263,7 +262,7 @@ class Task(ABC):
         raise UserError("score= is not available for the task of this run; leave it out.")
 
     def combine(self, models: list[Any]) -> Any:
-        """One model out of several that predict together.
+        """Return one model that combines the predictions of several.
 
         Raises:
             UserError: the task cannot combine models.

@@ -1,4 +1,4 @@
-"""Truncated back-propagation through time: a recurrent model goes on where the batch before ended."""
+"""Truncated back-propagation through time: carry the state of a recurrent model from batch to batch."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from seqexp.data.batch import Batch
 
 
 class CarriedState:
-    """A model that is called like any other, but starts each batch that `continues` from the last state.
+    """A callable model that starts each batch that `continues` from the last state of the previous batch.
 
-    Gradients end at the border of a batch (Williams & Peng 1990).
+    Gradients are truncated at the start of a batch (Williams & Peng 1990).
     """
 
     def __init__(self, model: Any) -> None:
@@ -19,7 +19,7 @@ class CarriedState:
         self.state: tuple[Tensor, ...] | None = None
 
     def begin(self, batch: Batch) -> None:
-        """Forget the state unless the batch goes on where the one before ended."""
+        """Reset the state unless the batch continues the previous one."""
         if not batch.continues:
             self.state = None
 
@@ -33,7 +33,11 @@ class CarriedState:
         self.state = None if state is None else tuple(part.to(device) for part in state)
 
     def try_out(self, rows: int) -> None:
-        """Go on by one token from a state that was loaded, and forget that; raises where it does not fit."""
+        """Check that a loaded state fits the model: run one token of each row from it, and drop the result.
+
+        Raises:
+            RuntimeError: the shapes of the state do not fit.
+        """
         if self.state is None:
             return
         tokens = torch.zeros((rows, 1), dtype=torch.int64, device=self.state[0].device)

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-# Rows of logits that are worked on at once: few enough to stay in a core's cache.
+# Rows of logits per chunk: few enough for the cache of a core.
 CHUNK_ROWS = 64
 
 
 class _SmoothedCrossEntropy(Function):
-    """The gradient is softmax - target distribution, so it is made together with the loss.
+    """Compute loss and gradient (softmax - target distribution) in one pass.
 
-    It takes the place of the logits, which nothing else reads.
+    The gradient overwrites the logits, which have no other reader.
     """
 
     @staticmethod
@@ -46,10 +46,10 @@ class _SmoothedCrossEntropy(Function):
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed loss, and the summed negative log-likelihood without smoothing, in fp32.
+    """Return the summed loss, and the summed negative log-likelihood without smoothing, in fp32.
 
-    The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). While gradients
-    are recorded the logits (N, V) are used up. Targets are (N,).
+    The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). Logits are (N, V),
+    targets (N,). While gradients are recorded on a CPU, the logits are overwritten: do not use them again.
     """
     if logits.device.type == "cpu" and torch.is_grad_enabled() and logits.requires_grad:
         return _SmoothedCrossEntropy.apply(logits, targets, smoothing)

@@ -1,4 +1,4 @@
-"""The metrics that a training run will measure, known before it begins."""
+"""The metrics that a training run declares before it begins."""
 
 from seqexp import registry
 from seqexp.config.root import TrainConfig
@@ -7,7 +7,7 @@ from seqexp.metrics.metric import RUN_METRICS, MetricSpec
 
 
 def declared_metrics(config: TrainConfig) -> dict[str, MetricSpec]:
-    """Of the validations, by name such as ``val/loss``, of the exams, and those that every run has."""
+    """Return the metrics of validations (such as ``val/loss``), of exams, and of every run, by name."""
     task = registry.load("task", config.task.name)(config.task)
     found = {f"val/{name}": spec for name, spec in task.metrics.items()}
     if config.trainer.ema_decay is not None:

@@ -30,7 +30,7 @@ from seqexp.tokenizers.base import Tokenizer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Characters of the prompt that is proposed to the user.
+# Length of the suggested prompt in characters.
 EXAMPLE_CHARACTERS = 24
 
 
@@ -50,7 +50,7 @@ class LanguageModeling(Task):
         }
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
-        """Cross-entropy summed over the targets that are not padding."""
+        """Return cross-entropy summed over all targets except padding."""
         logits = model(batch.inputs).flatten(0, 1).float()
         targets = batch.targets.flatten()
         nll = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
@@ -66,7 +66,7 @@ class LanguageModeling(Task):
         return LossOutput(loss, nll.detach())
 
     def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
-        """`loss` in nats per token, `perplexity`, and `bits_per_char` of the text that was read."""
+        """Return `loss` in nats per token, `perplexity`, and `bits_per_char` over all characters."""
         assert isinstance(data, TextData)
         loss, characters = sums.nll / sums.count, data.characters(split)
         return {
@@ -82,10 +82,10 @@ class LanguageModeling(Task):
     def predict(
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
     ) -> Iterator[Prediction]:
-        """Each prompt and what follows it, token by token; `generation.num_samples` texts for each.
+        """Return an iterator over each prompt with `generation.num_samples` continuations, token by token.
 
         Raises:
-            UserError: a prompt holds characters that the model never saw.
+            UserError: a prompt contains characters outside the vocabulary.
         """
         tokenizer = preprocessor["text"]
         for prompt in inputs:
@@ -105,7 +105,7 @@ class LanguageModeling(Task):
             yield Prediction(index, texts, {"prompt": prompt, "samples": list(texts)})
 
     def default_inputs(self, model: Any, options: PredictOptions) -> list[str]:
-        """Text from the beginning of a document on."""
+        """Return the empty prompt: text from the beginning of a document."""
         del model, options
         return [""]
 
@@ -120,17 +120,17 @@ class LanguageModeling(Task):
         )
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
-        """Text from the beginning of a document on."""
+        """Return text generated from the beginning of a document."""
         *_, last = self.predict(model, data.preprocessor, [""], options)
         return Sample(last.text)
 
     def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
-        """Of a recurrent model the hidden states while it reads validation text."""
+        """Return the hidden states of a recurrent model on validation text."""
         del rows
         batch = next(data.eval_batches(data.default_split if data.default_split in data.splits else "all"))
         return hidden_states_figures(model, batch.inputs[0], {}, "hidden states")
 
     def example_input(self, data: Data) -> str | None:
-        """The first words of the validation text that the model can read."""
+        """Return the first words of the validation text that the model can encode."""
         assert isinstance(data, TextData)
         return data.some_text("val", EXAMPLE_CHARACTERS)

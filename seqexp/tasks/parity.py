@@ -1,4 +1,4 @@
-"""The parity task: at each step, are the ones so far odd? Loss at every step or at the last alone."""
+"""The parity task: is the number of ones so far odd? The loss is taken at every step, or at the last one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -36,18 +36,18 @@ from seqexp.tracking.plots import accuracy_by_length_figure, hidden_states_figur
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Bits of the sequences that are drawn where none are given.
+# Length of the sequences that are drawn if no input is given.
 DRAWN_BITS = 40
 
 
 class Parity(Task):
     """The task of every model that maps bits (B, T) to the logit of "odd" at each step (B, T, 1).
 
-    Whatever the loss is taken on, three accuracies are measured: `accuracy` of single steps,
-    `last_accuracy` (the parity of the whole sequence), `sequence_accuracy` (every step right).
+    Three accuracies are measured, for any loss: `accuracy` of single steps, `last_accuracy` (the parity of
+    the whole sequence), `sequence_accuracy` (every step right).
     """
 
-    # A counter that must be exact for hundreds of steps.
+    # Parity must stay exact over hundreds of steps.
     auto_precision = "fp32"
     input_key = "prompt"
 
@@ -66,10 +66,10 @@ class Parity(Task):
         return batch.count if self.full_supervision else len(batch)
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
-        """The loss summed over the supervised steps; outside training the hits are counted too."""
+        """Return the loss summed over the supervised steps, and in evaluation the sums of `hits`."""
         logits, targets = model(batch.inputs).squeeze(2).float(), batch.targets
         if self.full_supervision and batch.padded:
-            # Chosen without counting how many there are, which a GPU would have to be waited for.
+            # Masked, not indexed: indexing would wait for the GPU to count the real steps.
             each = self._loss(logits, targets.clamp(min=0), "none")
             loss = torch.where(targets != IGNORE, each, 0.0).sum()
         elif self.full_supervision:
@@ -84,12 +84,12 @@ class Parity(Task):
         return F.mse_loss(logits.sigmoid(), targets.float(), reduction=reduction)
 
     def averages(self, sums: Sums, data: Data, split: str) -> dict[str, Metric]:
-        """`loss` per supervised step, and the accuracies, each with its count and 95 % interval."""
+        """Return `loss` per supervised step, and the accuracies with their counts and 95 % intervals."""
         del data, split
         found, spec = sums.metrics, self.metrics["accuracy"]
         steps, sequences = int(found["steps"]), int(found["sequences"])
         last, whole = int(found["last"]), int(found["whole"])
-        # Steps of one sequence are right or wrong together, so the interval is that of sequences.
+        # Steps of one sequence are correlated, so the interval is clustered by sequence.
         interval = clustered_wilson(found["share"], found["share_squared"], sequences, steps)
         return {
             "loss": self.metrics["loss"].of(sums.nll / sums.count, sums.count),
@@ -101,10 +101,10 @@ class Parity(Task):
     def predict(
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
     ) -> Iterator[Prediction]:
-        """What the model says of each sequence of bits, beside the truth.
+        """Return the predictions for each sequence of bits, beside the truth.
 
         Raises:
-            UserError: an input holds no bits, something else too, or more than the model's window.
+            UserError: no input has bits, or an input has other characters or is longer than the window.
         """
         max_len = getattr(model, "max_len", None)
         sequences = [
@@ -127,7 +127,7 @@ class Parity(Task):
         return Prediction(index, (text,), values, figures=figures)
 
     def default_inputs(self, model: Any, options: PredictOptions) -> list[str]:
-        """`generation.num_samples` sequences of random bits."""
+        """Return `generation.num_samples` sequences of random bits."""
         length = min(DRAWN_BITS, getattr(model, "max_len", None) or DRAWN_BITS)
         draw = np.random.default_rng(options.seed)
         rows = draw.integers(0, 2, (options.generation.num_samples, length))
@@ -137,14 +137,14 @@ class Parity(Task):
         return ("hidden_states",) if is_recurrent(model) else ()
 
     def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
-        """The first held-out sequence, with what the model says beside the truth."""
+        """Return the prediction for the first held-out sequence, beside the truth."""
         del options
         assert isinstance(data, ParityData)
         bits = torch.from_numpy(data.held_out("val", min(data.eval_length, 60), 1)[0])
         return Sample(answer(model, bits)[0])
 
     def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
-        """Accuracy by length where several were judged; of a recurrent model the hidden states."""
+        """Return accuracy by length if there are several lengths, and hidden states of recurrent models."""
         assert isinstance(data, ParityData)
         batch = next(data.eval_batches("val"))
         shown = {"bit": batch.inputs[0].tolist(), "parity": batch.targets[0].tolist()}
@@ -162,10 +162,10 @@ class Parity(Task):
 
 
 def read_bits(tokenizer: Tokenizer, text: str, max_len: int | None, line: int) -> Tensor:
-    """The bits (T,) of a line of input.
+    """Return the bits (T,) of a line of input.
 
     Raises:
-        UserError: the line holds something else, or more than `max_len` bits.
+        UserError: the line has other characters, or more than `max_len` bits.
     """
     try:
         bits = tokenizer.encode(text)
@@ -184,7 +184,7 @@ def _hidden_states_figure(model: Any, bits: Tensor, index: int) -> "Figure":
 
 
 def at_last(batch: Batch, x: Tensor) -> Tensor:
-    """The entry of x (B, T) at the last real step of each row, (B,)."""
+    """Return the entry of x (B, T) at the last real step of each row, (B,)."""
     if not batch.padded:
         return x[:, -1]
     last = (batch.targets != IGNORE).sum(1) - 1
@@ -192,7 +192,10 @@ def at_last(batch: Batch, x: Tensor) -> Tensor:
 
 
 def hits(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Sums over the batch of steps, sequences, and what of them is right."""
+    """Return sums over the batch: steps, sequences, and the right ones among them.
+
+    `logits` are (B, T). `share` and `share_squared` are for `clustered_wilson`.
+    """
     real = batch.targets != IGNORE
     right = ((logits > 0) == (batch.targets == 1)) & real
     lengths, rights = real.sum(1), right.sum(1)
@@ -214,14 +217,14 @@ def answer(model: torch.nn.Module, bits: Tensor) -> tuple[str, dict[str, Any]]:
         device = next(model.parameters()).device
         logits = model(bits[None].to(device))[0, :, 0].float().cpu()
     truth = torch.from_numpy(running_parity(bits.numpy()))
-    said = (logits > 0).long()
-    wrong = said != truth
-    rows: dict[str, Any] = {"bits": bits, "truth": truth, "predicted": said}
+    predicted = (logits > 0).long()
+    wrong = predicted != truth
+    rows: dict[str, Any] = {"bits": bits, "truth": truth, "predicted": predicted}
     lines = [f"{name:<10}{''.join(map(str, row.tolist()))}" for name, row in rows.items()]
     if wrong.any():
         marks = "".join("^" if w else " " for w in wrong.tolist()).rstrip()
         lines.append(f"{'wrong':<10}{marks}")
-    parity = "odd" if said[-1] else "even"
+    parity = "odd" if predicted[-1] else "even"
     lines.append(
         f"{'parity':<10}{parity} (p(odd) = {logits[-1].sigmoid():.4f}), "
         f"{'wrong' if wrong[-1] else 'right'}; {int((~wrong).sum())} of {len(bits)} steps right"

@@ -1,4 +1,4 @@
-"""What goes on inside a recurrent network: gradients through time, and hidden states."""
+"""Diagnostics of recurrent networks: gradient norms through time, and hidden states."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def is_recurrent(model: Any) -> bool:
-    """Whether the model carries a state from step to step and can show it."""
+    """Whether the model has a recurrent state that can be carried and shown."""
     return hasattr(model, "continue_from")
 
 
 def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
-    """The Frobenius norm of dL/dH_t for each step t: under ``h``, and for an LSTM dL/dC_t under ``c``.
+    """Return the Frobenius norm of dL/dH_t at each step t under ``h``, and of dL/dC_t of an LSTM under ``c``.
 
-    L is the mean loss of the batch. Where every step has a loss of its own, these hide what comes back
-    through time, so ``h_last`` and ``c_last`` are the same for the loss of the last step alone. Of the last
-    layer, in evaluation mode. Where a norm falls from right to left gradients vanish, where it grows they
-    explode (Bengio et al. 1994; Pascanu et al. 2013).
+    L is the mean loss of the batch; states are those of the last layer, in evaluation mode. If every step has
+    a loss of its own, these losses hide the gradients from later steps, so ``h_last`` and ``c_last`` give the
+    norms for the loss of the last step only. Norms that fall towards earlier steps show vanishing gradients,
+    norms that grow exploding ones (Bengio et al. 1994; Pascanu et al. 2013).
     """
     was_training = model.training
     model.eval()
@@ -40,7 +40,7 @@ def gradient_flow(task: Task, model: Any, batch: Batch) -> dict[str, list[float]
 
 
 def last_targets(batch: Batch) -> Batch:
-    """The same batch with only the last real target of each row."""
+    """Return the batch with only the last real target of each row."""
     last = (batch.targets != IGNORE).sum(1, keepdim=True) - 1
     steps = torch.arange(batch.targets.shape[1], device=batch.targets.device)
     targets = batch.targets.masked_fill(steps != last, IGNORE)
@@ -63,7 +63,7 @@ def _norms(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
 
 
 def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:
-    """H_t of the last layer for one sequence of tokens (T,): (T, H)."""
+    """Return H_t of the last layer, (T, H), for one sequence of tokens (T,)."""
     was_training = model.training
     model.eval()
     layers: list[list[tuple[Tensor, ...]]] = []
@@ -77,9 +77,9 @@ def hidden_states(model: Any, tokens: Tensor) -> npt.NDArray[np.float32]:
 def hidden_states_figures(
     model: Any, tokens: Tensor, rows: Mapping[str, Sequence[int]], title: str
 ) -> "dict[str, Figure]":
-    """A picture ``hidden_states`` of a recurrent model that reads tokens (T,); none of other models.
+    """Return the figure ``hidden_states`` of a recurrent model on tokens (T,), with `rows` below it.
 
-    `rows` are shown below it, by name.
+    Other models have no figure.
     """
     if not is_recurrent(model):
         return {}

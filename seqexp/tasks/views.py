@@ -18,7 +18,7 @@ def evaluate_views(
     generation: GenerationConfig | None = None,
     seed: int = 1,
 ) -> list[Row]:
-    """One row a view, in their order."""
+    """Return one row per view, in order."""
     options = EvalOptions(autocast, generation, seed)
     rows = []
     for view in views:
