@@ -96,7 +96,7 @@ class Attack:
 
 def test_code_in_a_checkpoint_is_not_executed(saved: Checkpoints) -> None:
     put(saved, {"model": Attack(), "step": 9, "schema_version": SCHEMA_VERSION})
-    with pytest.raises(UserError, match="no checkpoint of plain data"):
+    with pytest.raises(UserError, match="not a checkpoint of plain data"):
         saved.load("last")
     assert not Path("executed").exists()
     # The attack is a real one: an unsafe reader would have run it.
@@ -202,7 +202,7 @@ def test_a_checkpoint_that_expands_without_end(saved: Checkpoints, kind: int) ->
         if kind == zipfile.ZIP_STORED:
             bomb.filelist += bomb.filelist
     saved.index["last"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="no checkpoint of plain data"):
+    with pytest.raises(UserError, match="not a checkpoint of plain data"):
         saved.load("last")
 
 

@@ -345,7 +345,7 @@ def refused(ran: Ran) -> str:
         ("train resume=latest", ["resume=latest", "seqexp train"]),
         ("train resume=latest -m", ["resume=", "-m"]),
         ("eval run=nowhere", ["run=nowhere", "no such folder", "run=latest"]),
-        ("eval run=.", ["run=.", "no training run", "config.yaml"]),
+        ("eval run=.", ["run=.", "not a training run", "config.yaml"]),
         ("eval", ["run=latest", "no training run", "seqexp train"]),
         ("generate run=nowhere", ["run=nowhere", "no such folder"]),
         ("generate name=x prompt=a input=b", ["prompt=", "input="]),

@@ -29,8 +29,8 @@ def check_carried_state(config: TrainConfig, model: nn.Module) -> None:
     """Raise UserError if a state is to be carried over and the model has none."""
     if getattr(config.data, "carry_state", False) and not hasattr(model, "continue_from"):
         raise UserError(
-            "data.carry_state=true needs a recurrent model, and "
-            f"model={config.model.name} has no state to carry; leave it out, or use a recurrent model."
+            "data.carry_state=true needs a model that carries a state from step to step, and "
+            f"model={config.model.name} has none; leave it out, or use a recurrent model."
         )
 
 

@@ -128,7 +128,7 @@ class Source:
         }
         if not fitting:
             raise UserError(
-                f"init_from={self.run}: no weight there has the name and shape of one of the model's; "
+                f"init_from={self.run}: none of its weights has the name and shape of one of the model's; "
                 f"use model={self.config.model.name}, or leave model= out."
             )
         model.load_state_dict({**own, **{name: self.weights[name] for name in fitting}})

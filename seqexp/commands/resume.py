@@ -141,7 +141,7 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
     state = trainer.checkpoints.load_newest()
     if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(
-            "the tokenizers of this run differ from those fitted on its training split now, perhaps because "
+            "the tokenizers of this run are not the ones that its training split gives now, perhaps because "
             "of another version of a library (see versions in manifest.json); start a new run."
         )
     trainer.load_state(state)
