@@ -317,7 +317,6 @@ def refused(ran: Ran) -> str:
         ("train model.n_embd=130 model.n_head=4", ["model.n_embd=130", "model.n_head=4", "132"]),
         ("train model.max_len=4", ["model.max_len=4", "data.seq_len=128"]),
         ("train scheduler.min_lr=1", ["scheduler.min_lr=1.0", "optimizer.lr=0.0"]),
-        ("train trainer.max_steps=null", ["trainer.max_steps", "max_minutes"]),
         ("train optimizer.betas=[0.9]", ["optimizer.betas", "two numbers"]),
         ("train data.split=thirds", ["data.split=thirds", "contiguous, per_file"]),
         ("train data.encoding=klingon", ["data.encoding=klingon", "latin-1"]),

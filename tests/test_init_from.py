@@ -201,7 +201,7 @@ def test_mistakes(run_main: Main, tiny_run: Path, other: Path, words: tuple[str,
 
 def test_a_run_either_goes_on_or_is_new(run_main: Main, tiny_run: Path, book: Path) -> None:
     ran = run_main("train", f"resume={tiny_run}", f"init_from={tiny_run}")
-    assert "cannot be changed when a run goes on" in said_shortly(ran)
+    assert "cannot be changed when a run is resumed" in said_shortly(ran)
     run, ran = tuned(run_main, tiny_run, book, "resume=auto")  # nothing is to go on with: a new one
     assert config_of(run)["init_from"] == str(tiny_run), ran.err
 

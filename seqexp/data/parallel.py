@@ -1,6 +1,7 @@
 """Pairs of sentences for translation: split by source sentence, encoded once, batched by length."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -405,7 +406,7 @@ def _recorded_pairs(config: ParallelDataConfig, manifest: dict[str, Any]) -> Pai
         if not isinstance(files, list) or len(files) not in (1, 2):
             return None
         paths = [Path(str(file)) for file in files]
-        if not all(path.is_file() for path in paths):
+        if not all(map(os.path.isfile, paths)):
             return None
         try:
             found[name] = read_pairs(paths, config.encoding, config.swap, least=10 if name == "train" else 1)

@@ -150,7 +150,7 @@ def read_document(path: Path, encoding: str | None = None) -> Document:
         UserError: unreadable, empty, binary, or not in the encoding that was given.
     """
     name = as_utf8(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{name} is not a file that can be read several times; give a text file.")
 
     def opener() -> contextlib.AbstractContextManager[Unpacked]:

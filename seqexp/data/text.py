@@ -178,8 +178,8 @@ class TextData(Data):
     def check_split(self, split: str) -> None:
         if split == "test" and split not in self.splits and "train" in self.splits:
             raise UserError(
-                "this run has no test split: it exists where a run is trained with data.test_path=. Judge "
-                "the run on split=val, or on another text with data.path=."
+                "split=test is not there: a run has a test split if it is trained with data.test_path=. "
+                "Evaluate on split=val, or on another text with data.path=."
             )
         super().check_split(split)
 
