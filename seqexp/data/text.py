@@ -1,6 +1,7 @@
 """Running text as windows of tokens: what language models are trained and judged on."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -339,7 +340,7 @@ def _recorded_corpus(config: TextDataConfig, manifest: dict[str, Any]) -> Corpus
         for name, files in lists.items()
         if isinstance(files, list)
     }
-    if len(paths) < len(lists) or not all(some and all(map(Path.is_file, some)) for some in paths.values()):
+    if len(paths) < len(lists) or not all(some and all(map(os.path.isfile, some)) for some in paths.values()):
         return None
     origin = str(recorded.get("origin"))
     try:
