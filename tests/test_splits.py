@@ -196,7 +196,7 @@ def test_a_run_without_a_test_split(run_main: Main, tiny_run: Path) -> None:
     ran = run_main("eval", f"run={tiny_run}", "split=test", "device.threads=1")
     assert ran.code == 2
     last = ran.err.splitlines()[-1]
-    assert "no test split" in last
+    assert "split=test is not there" in last
     assert "data.test_path=" in last
     ran = run_main("eval", f"run={tiny_run}", "split=dev", "device.threads=1")
     assert "there is train, val" in ran.err.splitlines()[-1]
