@@ -170,8 +170,10 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     check_carried_state(config, model)
     task = build_task(config.task)
     notes = task.check(data, "val")
+    parameters = parameter_report(model)  # of the model, whatever trainer.freeze leaves to train
     frozen = freeze(model, config.trainer.freeze)
-    parameters = parameter_report(model)
+    if frozen:
+        parameters["trained"] = parameter_report(model)["total"]
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
     hooks = _hooks(config, job, model, task, data)
     trainer = Trainer(config, model, forward, task, data, device, run, hooks)
@@ -356,7 +358,9 @@ def _log_start(config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], 
         log.warning("NOTE: %s", note)
     log.info("run     %s", run.path)
     log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, splits)
-    log.info("model   %s, %s parameters", config.model.name, f"{manifest['parameters']['total']:,}")
+    parameters = manifest["parameters"]
+    trained = f", {parameters['trained']:,} of them trained" if "trained" in parameters else ""
+    log.info("model   %s, %s parameters%s", config.model.name, f"{parameters['total']:,}", trained)
     log.info(
         "device  %s, %s, %s", manifest["device"], manifest["precision"],
         "compiled" if manifest["compiled"]["compiled"] else "eager",
