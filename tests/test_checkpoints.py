@@ -228,6 +228,17 @@ def test_an_index_of_something_else(saved: Checkpoints, index: Any) -> None:
         again.load_newest()
 
 
+def test_the_best_is_resumed_from_where_all_recent_ones_are_damaged(saved: Checkpoints) -> None:
+    for step in (12, 15):
+        saved.save(step, {"model": {"weight": torch.full((3,), float(step))}})
+        saved.record_validation(step, float(step), better=False)
+        (saved.folder / f"step_{step:08d}.pt").write_bytes(b"damaged")
+    again = Checkpoints(RunFolder(Path("run")))
+    assert again.load_newest()["step"] == 5
+    assert again.index["last"]["step"] == 5
+    assert again.load("last")["step"] == 5
+
+
 def test_an_index_that_names_no_last(saved: Checkpoints) -> None:
     file = saved.folder / "index.json"
     newest = saved.index["last"]["step"]

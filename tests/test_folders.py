@@ -1,5 +1,6 @@
 """Files and dangling links where folders should be, folders of any name, and a study that is damaged."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,16 @@ def block(place: Path) -> None:
 
 def circle(place: Path) -> None:
     place.symlink_to(place.name)
+
+
+def test_a_working_folder_whose_name_is_not_utf8(run_main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.fsdecode(b"caf\xe9"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    ran = run_main("train", *QUICK)
+    assert ran.code == 2, ran.err
+    assert "the name of this folder is not UTF-8" in ran.err.splitlines()[-1]
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("in_the_way", [dangle, block, circle])

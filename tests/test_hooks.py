@@ -27,6 +27,7 @@ from small_trainer import (
 from torch import Tensor
 
 from seqexp.metrics.metric import MetricSpec
+from seqexp.models.nmt_options import NMTConfig
 from seqexp.tasks.carried import CarriedState
 from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tasks.parity import Parity
@@ -397,7 +398,10 @@ WITHOUT_EFFECT = {
     ): "scheduler.min_lr=1e-05 has no effect",
     ("scheduler=cosine", "scheduler.decay_fraction=0.5"): "scheduler.decay_fraction=0.5 has no effect",
     ("generation.beam_size=3",): "generation.beam_size=3 has no effect on task=language_modeling",
-    ("scheduler.warmup_steps=50",): "scheduler.warmup_steps=50 is not shorter than trainer.max_steps=2",
+    ("scheduler.warmup_steps=50",): "scheduler.warmup_steps=50 is not shorter than the run (2 steps)",
+    ("scheduler.warmup_steps=3", "trainer.max_steps=null", "trainer.max_epochs=0.001"): (
+        "scheduler.warmup_steps=3 is not shorter than the run"
+    ),
 }
 
 
@@ -426,6 +430,11 @@ def test_attention_settings_without_effect(run_main: Main) -> None:
     notes = read(only("window") / "manifest.json")["without_effect"]
     assert any("model.window=7" in note for note in notes)
     assert any("model.attention_size=9" in note for note in notes)
+
+
+def test_the_sizes_of_a_data_set_need_no_note() -> None:
+    model = NMTConfig(attention="general", hidden_size=128, attention_size=128)  # conf/pair/phrasebook_nmt
+    assert model.without_effect() == []
 
 
 def test_generation_settings_without_effect(run_main: Main, tiny_run: Path) -> None:

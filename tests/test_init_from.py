@@ -222,7 +222,12 @@ def test_frozen_parameters_stay(run_main: Main, tiny_run: Path, other: Path) -> 
         assert torch.equal(weight, new[name]) == still, name
     manifest = read(run / "manifest.json")
     assert set(manifest["frozen"]) == {n for n in old if n.startswith(("embedding.", "blocks.0."))}
-    assert manifest["parameters"]["total"] < read(tiny_run / "manifest.json")["parameters"]["total"]
+    parameters = manifest["parameters"]
+    assert parameters["total"] == read(tiny_run / "manifest.json")["parameters"]["total"]
+    assert parameters["trained"] == parameters["total"] - sum(
+        old[name].numel() for name in manifest["frozen"]
+    )
+    assert f"{parameters['total']:,} parameters, {parameters['trained']:,} of them trained" in ran.err
     assert state_of(run, "last")["step"] == 4
     changed = run_main("train", f"resume={run}", "trainer.max_steps=5", "trainer.freeze=[]")
     assert "trainer.freeze=[] cannot be changed" in said_shortly(changed)

@@ -333,7 +333,7 @@ def test_generate_reads_bits(run_main: Main, run: Path) -> None:
         assert (blank.code, "there are no bits to read" in blank.err) == (2, True)
     Path("two.txt").write_text("01\n0120\n")
     wrong = run_main("generate", f"run={run}", "input=two.txt")
-    assert (wrong.code, "line 2: '2' at place 3 is no bit" in wrong.err) == (2, True)
+    assert (wrong.code, "line 2: '2' at position 3 is not a bit" in wrong.err) == (2, True)
 
 
 def test_a_transformer_takes_the_same_lab(run_main: Main) -> None:
@@ -478,7 +478,7 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("generate", "prompt=0120"), "'2' at place 3 is no bit; write the sequence in 0 and 1"),
+        (("generate", "prompt=0120"), "'2' at position 3 is not a bit; write the sequence in 0 and 1"),
         (
             ("eval", "data.path=x.txt"),
             "data.path=: the data of this run has no such setting",

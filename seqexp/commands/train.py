@@ -18,8 +18,8 @@ from seqexp.commands.resume import find_unfinished, insert_saved_overrides, load
 from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
+from seqexp.files import as_utf8, user_path
 from seqexp.files import number as finite
-from seqexp.files import user_path
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
 
@@ -51,8 +51,11 @@ def train(config: TrainConfig, job: SweepJob | None = None) -> "list[float] | st
     Raises:
         UserError: the configuration, the data or the run to resume is invalid.
     """
-    from seqexp.tracking.run_folder import RunFolder
+    from seqexp.tracking.run_folder import OUTPUTS, RunFolder
 
+    place = str(OUTPUTS.absolute())
+    if as_utf8(place) != place:  # TensorBoard cannot write there
+        raise UserError(f"{as_utf8(place)}: the name of this folder is not UTF-8; work in another folder.")
     todo = "new"
     if job:
         todo, run = job.open(config), job.run
@@ -167,12 +170,14 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     check_carried_state(config, model)
     task = build_task(config.task)
     notes = task.check(data, "val")
+    parameters = parameter_report(model)  # of the model, whatever trainer.freeze leaves to train
     frozen = freeze(model, config.trainer.freeze)
-    parameters = parameter_report(model)
+    if frozen:
+        parameters["trained"] = parameter_report(model)["total"]
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
     hooks = _hooks(config, job, model, task, data)
     trainer = Trainer(config, model, forward, task, data, device, run, hooks)
-    unused = without_effect(config)
+    unused = without_effect(config, trainer.total)
     manifest = {
         "command": "train",
         **environment(),
@@ -353,7 +358,9 @@ def _log_start(config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], 
         log.warning("NOTE: %s", note)
     log.info("run     %s", run.path)
     log.info("data    %s: %s; %s: %s", corpus["name"], corpus["origin"], unit, splits)
-    log.info("model   %s, %s parameters", config.model.name, f"{manifest['parameters']['total']:,}")
+    parameters = manifest["parameters"]
+    trained = f", {parameters['trained']:,} of them trained" if "trained" in parameters else ""
+    log.info("model   %s, %s parameters%s", config.model.name, f"{parameters['total']:,}", trained)
     log.info(
         "device  %s, %s, %s", manifest["device"], manifest["precision"],
         "compiled" if manifest["compiled"]["compiled"] else "eager",

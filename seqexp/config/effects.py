@@ -7,20 +7,21 @@ from seqexp.config.root import TrainConfig
 from seqexp.config.run import GenerationConfig
 
 
-def without_effect(config: TrainConfig) -> list[str]:
+def without_effect(config: TrainConfig, steps: int | None) -> list[str]:
     """Return notes on settings of a training run that have no effect, or not the expected one.
 
-    A group's dataclass may have a method `without_effect` that returns notes on its own settings.
+    `steps` is the planned number of steps, or None if only minutes are given. A group's dataclass
+    may have a method `without_effect` that returns notes on its own settings.
     """
     notes: list[str] = []
     for spec in fields(config):
         own = getattr(getattr(config, spec.name), "without_effect", None)
         notes += own() if own else []
     notes += unused_generation(config.generation, config.task)
-    steps, warmup = config.trainer.max_steps, config.scheduler.warmup_steps
+    warmup = config.scheduler.warmup_steps
     if steps and warmup >= steps:
         notes.append(
-            f"scheduler.warmup_steps={warmup} is not shorter than trainer.max_steps={steps}: the rate "
+            f"scheduler.warmup_steps={warmup} is not shorter than the run ({steps:,} steps): the rate "
             f"does not reach optimizer.lr={config.optimizer.lr:g}"
         )
     return notes

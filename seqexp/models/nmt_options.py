@@ -34,11 +34,12 @@ class NMTConfig:
 
     def without_effect(self) -> list[str]:
         """Notes on settings that the attention does not read."""
-        readers = {"attention_size": (256, ("concat", "bahdanau")), "window": (4, ("local_p",))}
+        sizes = (256, self.hidden_size)  # the default, and what goes with the size of the state
+        readers = {"attention_size": (sizes, ("concat", "bahdanau")), "window": ((4,), ("local_p",))}
         return [
             f"model.{key}={getattr(self, key)} has no effect with model.attention={self.attention}"
-            for key, (default, attentions) in readers.items()
-            if getattr(self, key) != default and self.attention not in attentions
+            for key, (usual, attentions) in readers.items()
+            if getattr(self, key) not in usual and self.attention not in attentions
         ]
 
     def __post_init__(self) -> None:

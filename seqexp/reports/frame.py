@@ -148,7 +148,7 @@ def compare(
     for key in settings or ():
         if all(key not in run.config for run in finished):
             keys = sorted({key for run in finished for key in run.config})
-            raise UserError(f"{key} is no setting of these runs." + suggest(key, keys))
+            raise UserError(f"{key} is not a setting of these runs." + suggest(key, keys))
     chosen = list(dict.fromkeys([*(settings or ()), *differing]))
     rows = [
         {

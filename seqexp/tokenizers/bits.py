@@ -32,8 +32,8 @@ class BitTokenizer(Tokenizer):
         wrong = next((number for number, character in enumerate(text) if character not in "01"), None)
         if wrong is not None:
             raise UserError(
-                f"{text[wrong]!r} at place {wrong + 1} is no bit; write the sequence in 0 and 1, such as "
-                "0110100."
+                f"{text[wrong]!r} at position {wrong + 1} is not a bit; write the sequence in 0 and 1, such "
+                "as 0110100."
             )
         return (np.frombuffer(text.encode("ascii"), np.uint8) - ord("0")).astype(np.uint32)
 

@@ -237,7 +237,7 @@ class Checkpoints:
     def _go_back_to(self, step: int, state: dict[str, Any]) -> None:
         """Make the checkpoint at `step` the last one, and discard later validations."""
         log.warning("going on from step %d instead of %d", step, self.index["last"]["step"])
-        entries = [*self.index.get("recent", []), self.index["last"]]
+        entries = [*self.index.get("recent", []), *self._named().values()]
         last = next(entry for entry in entries if entry["step"] == step)
         kept = {key: value for key, value in self.index.items() if key not in VALIDATED}
         recent = [entry for entry in self.index.get("recent", []) if entry["step"] <= step]
