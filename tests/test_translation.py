@@ -119,7 +119,6 @@ def test_samples_have_references_and_a_picture(nmt_run: Path) -> None:
         (("data=parallel",), "data.source_path=<file>"),
         (("data=parallel", "data.source_path=pairs.tsv"), "go together"),
         (("data=parallel", "data.path=few.tsv"), "cannot be divided"),
-        (("data=parallel", "data.path=pairs.tsv", "tokenizer.vocab_size=9999"), "lower tokenizer.vocab_size"),
     ],
 )
 def test_mistakes_with_train(run_main: Main, words: tuple[str, ...], told: str) -> None:
