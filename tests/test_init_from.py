@@ -243,6 +243,7 @@ def test_frozen_parameters_stay(run_main: Main, tiny_run: Path, other: Path) -> 
         ("trainer.freeze=['*']", "leaves no parameter to train"),
         ("optimizer.lr_scale={nothing:0.5}", "optimizer.lr_scale: 'nothing' matches no parameter"),
         ("optimizer.lr_scale={embedding.weight:-1}", "optimizer.lr_scale[embedding.weight]=-1"),
+        ('optimizer.lr_scale={"embedding.*":0.5}', "write a mapping without quotes around its keys"),
     ],
 )
 def test_patterns_that_do_not_do(run_main: Main, book: Path, word: str, told: str) -> None:

@@ -69,7 +69,6 @@ def test_no_run_says_where_it_was_made() -> None:
     for file in RUNS.rglob("*"):
         data = file.read_bytes() if file.is_file() and file.suffix != ".py" else b""
         assert b"/tmp/" not in data, file
-        assert b"/work/" not in data, file
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -15,6 +15,7 @@ from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import RunFailedError, UserError, suggest
+from seqexp.quoting import MAPPING_KEYS
 
 
 def short_error(error: BaseException) -> UserError:
@@ -28,7 +29,13 @@ def short_error(error: BaseException) -> UserError:
     inner = f"{error.__cause__}" if error.__cause__ else ""
 
     if isinstance(error, OverrideParseException):
-        return UserError(f"cannot read {error.override!r}; write group=option or key=value.")
+        typed = str(error.override)
+        if typed.startswith("++") and typed[2:].partition("=")[0].rpartition(".")[2] in MAPPING_KEYS:
+            return UserError(
+                f"cannot read {typed[2:]!r}; write a mapping without quotes around its keys, such as "
+                "optimizer.lr_scale={blocks.*:0.1}."
+            )
+        return UserError(f"cannot read {typed!r}; write group=option or key=value.")
     found = re.search(r"Could not (?:find|load) '([^']+)'", text) or re.search(
         r"In '[^']*': Could not find '([^']+)'", text
     )

@@ -171,8 +171,8 @@ def loss_figure(
         for panel in (axes, below):
             panel.axvline(steps[i], color="gray", ls=":", lw=0.8)
     if changes:
-        told = f"curriculum: length {lengths[0]:g} to {lengths[-1]:g}"
-        axes.plot([], [], color="gray", ls=":", label=told)
+        legend = f"curriculum: length {lengths[0]:g} to {lengths[-1]:g}"
+        axes.plot([], [], color="gray", ls=":", label=legend)
     for part in (axes, below):
         part.grid(alpha=0.3)
     if train[0] or val[0]:
