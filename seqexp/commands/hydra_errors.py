@@ -29,7 +29,7 @@ def short_error(error: BaseException) -> UserError:
     inner = f"{error.__cause__}" if error.__cause__ else ""
 
     if isinstance(error, OverrideParseException):
-        typed = str(error.override)
+        typed = str(error.override)[:200]
         if typed.startswith("++") and typed[2:].partition("=")[0].rpartition(".")[2] in MAPPING_KEYS:
             return UserError(
                 f"cannot read {typed[2:]!r}; write a mapping without quotes around its keys, such as "
