@@ -267,7 +267,7 @@ def test_eval_of_another_text(run_main: Main, tiny_run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("split=test",), "split=test is not there: a run has a test split if"),
+        (("split=test",), "split=test is not there; there is train, val"),
         (("split=all",), "split=all is not there; there is train, val (all is another text"),
         (("split=val", "data.path=BOOK"), "split=val is not there; there is all"),
         (("checkpoint=3",), "checkpoint=3 is not in"),

@@ -179,8 +179,8 @@ class TextData(Data):
     def check_split(self, split: str) -> None:
         if split == "test" and split not in self.splits and "train" in self.splits:
             raise UserError(
-                "split=test is not there: a run has a test split if it is trained with data.test_path=. "
-                "Evaluate on split=val, or on another text with data.path=."
+                f"split=test is not there; there is {', '.join(self.splits)}. A run has a test split if it "
+                "is trained with data.test_path=; evaluate on split=val, or on another text with data.path=."
             )
         super().check_split(split)
 
