@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -38,7 +39,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
+    @cached_property
     def count(self) -> int:
         """The number of items that the loss averages over."""
         return int(self.counts.sum())
@@ -84,7 +85,8 @@ class Batch:
         `targets` is changed in place.
         """
         real = torch.from_numpy(lengths)
-        targets[torch.arange(targets.shape[1]) >= real[:, None]] = IGNORE
+        if lengths.min(initial=targets.shape[1]) < targets.shape[1]:
+            targets[torch.arange(targets.shape[1]) >= real[:, None]] = IGNORE
         return cls({"inputs": inputs, "targets": targets}, lengths, {"targets": real})
 
     @classmethod
