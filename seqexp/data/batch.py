@@ -91,6 +91,6 @@ class Batch:
 
     @classmethod
     def from_windows(cls, windows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Self:
-        """From (B, T + 1) tokens, of which row b has `lengths[b]` targets."""
+        """Make a batch from (B, T + 1) tokens; row b has `lengths[b]` targets."""
         tokens = torch.from_numpy(windows)
         return cls.of_targets(tokens[:, :-1].contiguous(), tokens[:, 1:].clone(), lengths)

@@ -263,7 +263,7 @@ class TextData(Data):
         return self.splits[split].characters
 
     def some_text(self, split: str, characters: int) -> str | None:
-        """The first whole words of a split that have no unknown characters; None if there are none."""
+        """Return the first whole words of a split without unknown characters, or None."""
         for text in self.texts(split):
             # The first line may begin inside a word.
             for line in text[: 100 * characters].split("\n")[1:]:

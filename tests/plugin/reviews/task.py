@@ -1,4 +1,4 @@
-"""Which label has a text? Monitored by macro-F1, of which more is better."""
+"""Predict the label of a text; monitored by macro-F1, where higher is better."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
