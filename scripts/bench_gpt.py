@@ -21,8 +21,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from seqexp.config.data import TextDataConfig
-from seqexp.config.optimizer import AdamConfig, SchedulerConfig
+from seqexp.config.data import OwnTextConfig
+from seqexp.config.optimizer import AdamConfig, ConstantConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import LanguageModelingConfig
@@ -92,7 +92,7 @@ def seqexp_step(
         task=LanguageModelingConfig(),
         tokenizer=TokenizerConfig("char"),
         optimizer=AdamConfig("adamw", lr=1e-3, weight_decay=0.1),
-        scheduler=SchedulerConfig("constant"),
+        scheduler=ConstantConfig("constant"),
         data=data.config,
         device=DeviceConfig(),
         trainer=TrainerConfig(max_steps=10**9, log_every=LOG_EVERY),
@@ -228,7 +228,7 @@ def main() -> None:
         text.write_text(CHARACTERS + "".join(letters.choices(CHARACTERS, k=300_000)))
         for name in names:
             size = SIZES[name]
-            config = TextDataConfig(
+            config = OwnTextConfig(
                 "text", path=str(text), seq_len=size["seq_len"], batch_size=size["batch_size"]
             )
             data = TextData.build(config, TokenizerConfig("char"), seed=1)

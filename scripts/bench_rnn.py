@@ -21,7 +21,7 @@ from torch import nn
 
 from seqexp import registry
 from seqexp.config.data import ParityDataConfig
-from seqexp.config.optimizer import RMSpropConfig, SchedulerConfig
+from seqexp.config.optimizer import ConstantConfig, RMSpropConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import ParityConfig
@@ -82,7 +82,7 @@ def seqexp_step(
         task=ParityConfig(),
         tokenizer=TokenizerConfig("bits"),
         optimizer=RMSpropConfig("rmsprop", lr=1e-2),
-        scheduler=SchedulerConfig("constant"),
+        scheduler=ConstantConfig("constant"),
         data=ParityDataConfig(name="parity", seq_len=length, batch_size=batch),
         trainer=TrainerConfig(max_steps=10**9),
         name="bench",
