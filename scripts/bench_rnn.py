@@ -25,7 +25,7 @@ from seqexp.config.optimizer import ConstantConfig, RMSpropConfig
 from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig, TrainerConfig
 from seqexp.config.task import ParityConfig
-from seqexp.config.tokenizer import TokenizerConfig
+from seqexp.config.tokenizer import BitsConfig
 from seqexp.data.parity import ParityData
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
 from seqexp.tasks.parity import Parity
@@ -80,7 +80,7 @@ def seqexp_step(
     config = TrainConfig(
         model=registry.load_schema("model", kind)(name=kind, hidden_size=hidden),
         task=ParityConfig(),
-        tokenizer=TokenizerConfig("bits"),
+        tokenizer=BitsConfig("bits"),
         optimizer=RMSpropConfig("rmsprop", lr=1e-2),
         scheduler=ConstantConfig("constant"),
         data=ParityDataConfig(name="parity", seq_len=length, batch_size=batch),
