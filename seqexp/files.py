@@ -53,22 +53,29 @@ def cannot_make(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def atomic_file(target: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that is flushed to disk and renamed to `target` at the end.
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file that is flushed to disk and renamed to `target` at the end.
 
     Readers see the complete file or none; if an exception is raised, `target` is unchanged.
     """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
+        yield Path(name)
+        with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing as `atomic_path` does."""
+    with atomic_path(target) as path, path.open("wb") as file:
+        yield file
 
 
 def write_atomically(target: Path, data: bytes) -> None:

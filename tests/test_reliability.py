@@ -224,7 +224,7 @@ def test_a_folder_that_takes_no_checkpoint(book: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("seqexp.training.checkpoint._save_atomically", refuse)
+    monkeypatch.setattr("seqexp.training.state_files._write_rest", refuse)
     with pytest.raises(CheckpointError, match=r"Read-only file system.*none yet"):
         fit(trainer)
 

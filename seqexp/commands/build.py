@@ -14,8 +14,9 @@ from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.tasks.base import Task
 from seqexp.tracking.run_folder import RunFolder, find_run
-from seqexp.training.checkpoint import MISFIT, Checkpoints
+from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, setup_device
+from seqexp.training.misfit import MISFIT
 
 
 def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:

@@ -24,21 +24,16 @@ from seqexp.tasks.carried import CarriedState
 from seqexp.tracking.metrics import MetricsLog
 from seqexp.tracking.progress import Progress
 from seqexp.tracking.run_folder import RunFolder, read_numbers
-from seqexp.training.checkpoint import (
-    MISFIT,
-    CheckpointError,
-    Checkpoints,
-    random_state,
-    refuse_misfit,
-    set_random_state,
-)
+from seqexp.training.checkpoint import CheckpointError, Checkpoints
 from seqexp.training.device import Device
 from seqexp.training.hooks.base import Hook, RollBack, Update
 from seqexp.training.hooks.carried import Carry
 from seqexp.training.hooks.curriculum import Curriculum
 from seqexp.training.hooks.nonfinite import NonFinite
 from seqexp.training.interrupt import StopRequest
+from seqexp.training.misfit import MISFIT, refuse_misfit
 from seqexp.training.optimizers import Optimizers
+from seqexp.training.random_state import random_state, set_random_state
 from seqexp.training.schedules import lr_factor
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch import nn
 from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDConfig
 from seqexp.errors import UserError
-from seqexp.training.checkpoint import refuse_misfit
+from seqexp.training.misfit import refuse_misfit
 
 
 @dataclass(frozen=True)

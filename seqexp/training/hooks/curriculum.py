@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seqexp.data.base import Data
-from seqexp.training.checkpoint import refuse_misfit
 from seqexp.training.hooks.base import Hook, Update
+from seqexp.training.misfit import refuse_misfit
 
 if TYPE_CHECKING:
     from seqexp.training.loop import Trainer

@@ -7,8 +7,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from seqexp.metrics.metric import Metric, MetricSpec
 from seqexp.tasks.base import EvalOptions, Task
-from seqexp.training.checkpoint import refuse_misfit
 from seqexp.training.hooks.base import Hook, Update
+from seqexp.training.misfit import refuse_misfit
 
 if TYPE_CHECKING:
     from seqexp.training.loop import Trainer
