@@ -98,7 +98,7 @@ def fit(trainer: Trainer) -> str:
 
 
 def logged(trainer: Trainer, name: str) -> dict[int, float]:
-    """The values of a metric by step, of which none was logged twice."""
+    """The values of a metric by step; a step that was logged twice fails the test."""
     rows = [row for row in read_metrics(trainer.run.metrics_file) if name in row]
     found = {row["step"]: row[name] for row in rows}
     assert len(found) == len(rows), f"{name} was logged twice: {[row['step'] for row in rows]}"

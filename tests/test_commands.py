@@ -117,7 +117,7 @@ def test_a_manifest_of_something_else(run_main: Main, tiny_run: Path, corpus: An
     assert written.code == 0, written.err
     judged = run_main("eval", "run=run", *DEVICE)
     assert judged.code == 2
-    assert "the corpus of this run is not here" in judged.err.splitlines()[-1]
+    assert "the corpus has changed" in judged.err.splitlines()[-1]
 
 
 def test_the_status_of_a_run(tiny_run: Path) -> None:
@@ -267,9 +267,9 @@ def test_eval_of_another_text(run_main: Main, tiny_run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("split=test",), "split=test is not there; there is train, val"),
-        (("split=all",), "split=all is not there; there is train, val (all is another text"),
-        (("split=val", "data.path=BOOK"), "split=val is not there; there is all"),
+        (("split=test",), "split=test does not exist; choose from train, val"),
+        (("split=all",), "split=all does not exist; choose from train, val (all is another text"),
+        (("split=val", "data.path=BOOK"), "split=val does not exist; choose from all"),
         (("checkpoint=3",), "checkpoint=3 is not in"),
         (("checkpoint=3",), "there is last, best, 10"),
     ],

@@ -228,7 +228,7 @@ def test_another_monitor_takes_the_best_of_the_kept_checkpoints(
     assert (index["best"]["step"], index["best"]["value"], index["monitor"]) == (3, 1.0, "val/loss")
     with caplog.at_level(logging.INFO):
         again = resumed(trainer, book, max_steps=6, monitor="val/accuracy")
-    assert "trainer.monitor was val/loss and is val/accuracy: the best by it is step 5 (0.9)" in caplog.text
+    assert "trainer.monitor was val/loss and is val/accuracy: best at step 5 (0.9)" in caplog.text
     index = read(trainer.run.checkpoints / "index.json")
     assert (index["best"]["step"], index["best"]["value"]) == (5, 0.9)
     assert (index["monitor"], index["since_best"]) == ("val/accuracy", 1)
@@ -245,7 +245,7 @@ def test_another_monitor_that_was_not_logged_begins_anew(
     fit(trainer)
     with caplog.at_level(logging.INFO):
         again = resumed(trainer, book, max_steps=6, monitor="val/bits_per_char", patience=2)
-    assert "the best by it is none is kept yet" in caplog.text
+    assert "is val/bits_per_char: not measured yet" in caplog.text
     assert again.checkpoints.best_value is None
     assert (again.checkpoints.index["since_best"], again.checkpoints.index["monitor"]) == (
         0,

@@ -487,7 +487,7 @@ def test_text_is_no_parity(run_main: Main, book: Path) -> None:
         (("eval", "data.lengths=30"), "data.lengths=30 must be a list; write data.lengths=[30]."),
         (("eval", "data.lengths=[5001]", "data.sequences=10000"), "and the limit is 50,000,000"),
         (("eval", "data.sequences=0"), "data.sequences=0 is out of range"),
-        (("eval", "split=train"), "split=train is not there; there is val, test"),
+        (("eval", "split=train"), "split=train does not exist; choose from val, test"),
     ],
 )
 def test_mistakes_with_a_run(run_main: Main, run: Path, words: tuple[str, ...], told: str) -> None:

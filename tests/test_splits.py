@@ -165,7 +165,7 @@ def test_evaluation_finds_the_files_again(trio: dict[str, str]) -> None:
         whole = changed.read_text()
         changed.write_text(whole + "!")
         shutil.copytree("wiki", "copy", dirs_exist_ok=True)
-        with pytest.raises(UserError, match="the corpus of this run is not here"):
+        with pytest.raises(UserError, match="the corpus has changed"):
             TextData.for_evaluation(data.config, data.preprocessor, recorded, OtherDataConfig(), 1)
         changed.write_text(whole)
     for files in (None, [], [{}], [{"path": 3}], [{"path": "/dev/null"}], "x"):
@@ -189,17 +189,17 @@ def test_a_run_on_a_trio(run_main: Main, trio: dict[str, str]) -> None:
     assert ran.code == 0, ran.err
     Path("wiki/wiki.valid.tokens").write_text(wiki_text(9))
     ran = run_main("train", "resume=latest", "trainer.max_steps=4")
-    assert (ran.code, "corpus has changed" in ran.err) == (2, True)
+    assert (ran.code, "corpus has changed (split val)" in ran.err) == (2, True)
 
 
 def test_a_run_without_a_test_split(run_main: Main, tiny_run: Path) -> None:
     ran = run_main("eval", f"run={tiny_run}", "split=test", "device.threads=1")
     assert ran.code == 2
     last = ran.err.splitlines()[-1]
-    assert "split=test is not there" in last
+    assert "split=test does not exist" in last
     assert "data.test_path=" in last
     ran = run_main("eval", f"run={tiny_run}", "split=dev", "device.threads=1")
-    assert "there is train, val" in ran.err.splitlines()[-1]
+    assert "choose from train, val" in ran.err.splitlines()[-1]
 
 
 def test_carried_state_and_exams_with_files_of_their_own(run_main: Main) -> None:
@@ -361,9 +361,9 @@ def test_a_run_on_captions(run_main: Main, captions: dict[str, list[Pair]]) -> N
     file = Path(TWO_FILES["test_target_path"])
     file.write_text(file.read_text().replace("le", "la"))
     ran = run_main("eval", *greedy)
-    assert (ran.code, "the pairs of this run are not here" in ran.err) == (2, True)
-    ran = run_main("train", "resume=latest", "trainer.max_steps=3")
     assert (ran.code, "corpus has changed" in ran.err) == (2, True)
+    ran = run_main("train", "resume=latest", "trainer.max_steps=3")
+    assert (ran.code, "corpus has changed (split test)" in ran.err) == (2, True)
 
 
 def test_lines_that_scoring_leaves_out_are_told(run_main: Main, nmt_run: Path) -> None:

@@ -167,7 +167,7 @@ def test_resume_latest(run_main: Main) -> None:
     ran = run_main("train", "resume=latest", "trainer.max_steps=3")
     assert (ran.code, "corpus has changed" in ran.err) == (2, True)
     ran = run_main("eval", *GREEDY)
-    assert (ran.code, "the pairs of this run are not here" in ran.err) == (2, True)
+    assert (ran.code, "corpus has changed" in ran.err) == (2, True)
 
 
 def test_batches_in_pieces_train_alike(run_main: Main, transformer_run: Path) -> None:
@@ -326,8 +326,8 @@ def test_parts_and_other_pairs(run_main: Main, nmt_run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("split=all",), "split=all is not there; there is train, val, test (all is another text"),
-        (("split=test", "data.path=other.tsv"), "split=test is not there; there is all."),
+        (("split=all",), "split=all does not exist; choose from train, val, test (all is another text"),
+        (("split=test", "data.path=other.tsv"), "split=test does not exist; choose from all."),
         (("data.path=nowhere.tsv",), "nowhere.tsv is not a file"),
         (("data.path=other.tsv", "data.source_path=a", "data.target_path=b"), "were both given"),
         (("data.source_path=other.tsv",), "go together"),

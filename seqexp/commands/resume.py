@@ -131,13 +131,10 @@ def load_last(trainer: "Trainer", run: "RunFolder", manifest: dict[str, Any]) ->
     Raises:
         UserError: the corpus or the tokenizers differ from those that the run was trained with.
     """
+    from seqexp.data.base import check_same_corpus
+
     before = run.manifest()
-    was, now = before.get("corpus", {}).get("sha256"), manifest["corpus"]["sha256"]
-    if was != now:
-        raise UserError(
-            f"the corpus has changed: this run was trained on sha256 {str(was)[:12]}…, and "
-            f"{manifest['corpus']['origin']} has {now[:12]}…. Restore the files, or start a new run."
-        )
+    check_same_corpus(before, manifest["corpus"], "start a new run")
     state = trainer.checkpoints.load_newest()
     if state.get("preprocessor") != trainer.data.preprocessor.to_plain():
         raise UserError(

@@ -1,4 +1,4 @@
-"""What the loop, the commands and the tasks ask of a data set."""
+"""The base class of data sets, and of their views."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,9 +13,9 @@ from seqexp.errors import UserError
 
 @dataclass(frozen=True)
 class View:
-    """One row of what `eval` reports: the data it is about, with a label such as ``{"length": 100}``.
+    """A row of the report of `eval`: data, with a label such as ``{"length": 100}``.
 
-    The metrics of the `main` view are those of the run.
+    The metrics of the `main` view are the metrics of the run.
     """
 
     label: Mapping[str, int | float | str]
@@ -26,17 +26,17 @@ class View:
 class Data(ABC):
     """A data set with its splits. A subclass has at least the abstract methods; the others have defaults.
 
-    `config` is the dataclass of the data set, `splits` the names of the splits that there are (a mapping from
-    them serves), `default_split` the one that `eval` judges.
+    `config` is the dataclass of the data set, `splits` the names of its splits (or a mapping from them), and
+    `default_split` the split that `eval` reads by default.
     """
 
     config: Any
     preprocessor: Preprocessor
     splits: Iterable[str]
     default_split: str = "val"
-    # Whether batches go on row by row, so that a recurrent model may carry its state.
+    # Whether each row continues that row of the batch before, so that a recurrent model can carry its state.
     carries_state: bool = False
-    # Where it is not obvious what a validation reads, such as "50 bits": for the label of a curve.
+    # What a validation reads, such as "50 bits", for the label of its curve.
     validated_on: str | None = None
 
     @classmethod
@@ -58,17 +58,17 @@ class Data(ABC):
 
     @abstractmethod
     def train_batch(self, step: int) -> Batch:
-        """The batch of step 0, 1, 2, …: a pure function of the seed, the step and `state`."""
+        """Return the batch of step 0, 1, 2, …: a pure function of the seed, the step and `state`."""
 
     @abstractmethod
     def eval_batches(self, split: str) -> Iterator[Batch]:
-        """The whole split once, in a fixed order."""
+        """Yield the whole split once, in a fixed order."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """For the manifest: at least `name`, `origin`, `sha256`, and `splits`, plain values by name."""
+        """Return plain values for the manifest: at least `name`, `origin`, `sha256`, and `splits` by name."""
 
-    # What a data set may add.
+    # Optional methods
 
     @classmethod
     def for_evaluation(
@@ -79,71 +79,77 @@ class Data(ABC):
         other: OtherDataConfig,
         seed: int,
     ) -> Self:
-        """The data that a run is judged on: its own, or what `other` names.
+        """Return the data to evaluate a run on: its own, or the data that `other` names.
 
         Raises:
-            UserError: it is missing, or is not what the run was trained on.
+            UserError: the data is missing, or differs from that of the run.
         """
         other.refuse_all_but(())
         data = cls.build(config, None, seed, preprocessor)
-        described = data.describe()
-        check_same_corpus(manifest, described["sha256"], described["origin"])
+        check_same_corpus(manifest, data.describe())
         return data
 
     def check_split(self, split: str) -> None:
-        """Refuse a split that does not exist.
+        """Check that a split exists.
 
         Raises:
-            UserError: naming those that do.
+            UserError: it does not; the message names those that do.
         """
         if split not in self.splits:
             hint = " (all is another text, with data.path=)" if "train" in self.splits else ""
-            raise UserError(f"split={split} is not there; there is {', '.join(self.splits)}{hint}.")
+            raise UserError(f"split={split} does not exist; choose from {', '.join(self.splits)}{hint}.")
 
     def state(self) -> dict[str, Any]:
-        """Plain values that a checkpoint keeps, such as the length that a curriculum has reached."""
+        """Return plain values for the checkpoint, such as the length that a curriculum has reached."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
         del state
 
     @property
     def review_every(self) -> int | None:
-        """The number of steps between calls of `review`; None: never."""
+        """The number of steps between calls of `review`; None for no calls."""
         return None
 
     def review(self, loss: float) -> str | None:
-        """Change `state` with the mean training loss since the last review; return what to tell the user."""
+        """Update `state` by the mean training loss since the last review; return a message for the user."""
         del loss
         return None
 
     def metrics(self) -> dict[str, float]:
-        """Values to log beside the training loss."""
+        """Return values to log beside the training loss."""
         return {}
 
     def eval_count(self, split: str) -> int | None:
-        """The number of items that `eval_batches` holds in all, for a progress bar; None: not known."""
+        """Return the number of items in `eval_batches` for a progress bar; None if it is not known."""
         del split
         return None
 
     def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
-        """What `eval` judges, and notes of what a model with a window of `max_len` cannot be judged on."""
+        """Return the views to evaluate, and notes on those too long for a window of `max_len`."""
         del max_len
         return [View({}, self)], []
 
 
 def check_same_corpus(
-    manifest: dict[str, Any], sha256: str, origin: str, what: str = "the data of this run is"
+    manifest: dict[str, Any], now: dict[str, Any], advice: str = "evaluate other data with data.path="
 ) -> None:
-    """Refuse data that a run was not trained on.
+    """Compare the data with that of a run's manifest; `now` is as from `Data.describe`.
 
     Raises:
-        UserError: the hash is not the one in the manifest.
+        UserError: the hash differs. The message names the splits that changed, if their hashes are known.
     """
-    recorded = (manifest.get("corpus") or {}).get("sha256")
-    if recorded != sha256:
-        raise UserError(
-            f"{what} not here: its sha256 was {str(recorded)[:12]}…, and {origin} has "
-            f"{sha256[:12]}…. Put the files back, or judge the run on other data with data.path=."
-        )
+    was = manifest.get("corpus") or {}
+    if was.get("sha256") == now["sha256"]:
+        return
+    before, after = was.get("splits", {}), now.get("splits", {})
+    changed = [
+        name for name in before.keys() & after.keys()
+        if before[name].get("sha256") != after[name].get("sha256")
+    ]  # fmt: skip
+    where = f" (split {', '.join(sorted(changed))})" if changed else ""
+    raise UserError(
+        f"the corpus has changed{where}: this run was trained on sha256 {str(was.get('sha256'))[:12]}…, and "
+        f"{now['origin']} has {now['sha256'][:12]}…. Restore the files, or {advice}."
+    )

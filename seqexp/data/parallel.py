@@ -179,7 +179,7 @@ class ParallelData(Data):
         """The pairs that the configuration names.
 
         Raises:
-            UserError: there are none, or a file is not text.
+            UserError: there is no such file, or it is not text.
         """
         return find_pairs(config)
 
@@ -251,7 +251,7 @@ class ParallelData(Data):
         else:
             recorded = (manifest.get("corpus") or {}).get("sha256")
             corpus = _recorded_pairs(config, manifest) or _as_hashed(cls.find_corpus(config), recorded)
-            check_same_corpus(manifest, corpus.whole_sha256, corpus.origin, "the pairs of this run are")
+            check_same_corpus(manifest, {"sha256": corpus.whole_sha256, "origin": corpus.origin})
             chosen = choose(corpus, config.split)
         return cls(config, corpus, preprocessor, 0, encode_splits(chosen, tokenizers))
 

@@ -100,7 +100,7 @@ def find_files(path: str, key: str = "data.path") -> list[Path]:
     """The files that a path, a folder (its visible ``*.txt``, packed or not) or a glob names, sorted.
 
     Raises:
-        UserError: there are none.
+        UserError: no file was found.
     """
     found = user_path(path)
     if found.is_dir():

@@ -161,7 +161,7 @@ class TextData(Data):
         if other.path:
             return cls.of_text(config, preprocessor, other.path, other.encoding)
         corpus = _recorded_corpus(config, manifest) or find_corpus(config)
-        check_same_corpus(manifest, corpus.sha256, corpus.origin, "the corpus of this run is")
+        check_same_corpus(manifest, {"sha256": corpus.sha256, "origin": corpus.origin})
         return cls(config, corpus, preprocessor, config.split, seed=0)
 
     @classmethod
@@ -179,8 +179,8 @@ class TextData(Data):
     def check_split(self, split: str) -> None:
         if split == "test" and split not in self.splits and "train" in self.splits:
             raise UserError(
-                f"split=test is not there; there is {', '.join(self.splits)}. A run has a test split if it "
-                "is trained with data.test_path=; evaluate on split=val, or on another text with data.path=."
+                f"split=test does not exist; choose from {', '.join(self.splits)}. A run trained with "
+                "data.test_path= has a test split; evaluate split=val, or another text with data.path=."
             )
         super().check_split(split)
 

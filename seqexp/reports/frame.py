@@ -54,7 +54,7 @@ class Comparison:
         return next((run.directions[metric] for run in self.runs if metric in run.directions), None)
 
     def by_setting(self) -> list["Group"]:
-        """The runs that differ in nothing but the seed, together.
+        """Return groups of the runs that differ in their seeds alone.
 
         Of a search the best come first, if the direction of its metric is declared.
         """

@@ -52,8 +52,8 @@ def save(figure: "Figure", target: Path) -> bytes:
 def rendered(figure: "Figure", kind: str = "png") -> bytes:
     """Return the figure in one of `FORMATS`; the same figure gives the same bytes.
 
-    SVG keeps text as text. Characters that the font lacks are drawn with an installed font that has them; if
-    there is none, log a note.
+    SVG keeps text as text. Characters that the font lacks are drawn with an installed font that has them,
+    or, without such a font, reported in the log.
     """
     import matplotlib
 

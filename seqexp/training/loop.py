@@ -409,10 +409,8 @@ class Trainer:
             if row["step"] <= validated and self.settings.monitor in row
         }
         best = self.checkpoints.rank_again(values)
-        found = f"step {best['step']} ({best['value']:.4g})" if best else "none is kept yet"
-        log.info(
-            "trainer.monitor was %s and is %s: the best by it is %s", before, self.settings.monitor, found
-        )
+        found = f"best at step {best['step']} ({best['value']:.4g})" if best else "not measured yet"
+        log.info("trainer.monitor was %s and is %s: %s", before, self.settings.monitor, found)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
