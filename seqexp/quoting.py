@@ -82,6 +82,11 @@ def quote_free_text(override: str, sweep: bool = False) -> str:
     return f"{key}={quote(value)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 line``, ``2 lines``, ``1,000 lines``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def as_choice(values: Iterable[str]) -> str:
     """Return Hydra's sweep over these strings; `seqexp.sweeps.overrides` keeps them quoted."""
     return f"choice({','.join(map(quote, values))})"

@@ -127,7 +127,7 @@ def test_overlong_pairs_are_left_out_and_counted(caplog: pytest.LogCaptureFixtur
     fit = [pair for pair in train if max(len(side.split()) for side in pair) <= 8]
     assert 0 < len(fit) < len(train)
     assert Counter(pair for batch in epoch(data, 0) for pair in shown(data, batch)) == Counter(fit)
-    assert f"{len(train) - len(fit)} pairs with more than 8 tokens" in caplog.text
+    assert f"{len(train) - len(fit)} pairs of more than 8 tokens" in caplog.text
     parts = data.describe()["splits"]
     overlong = {name: part["overlong"] for name, part in parts.items()}
     assert overlong == {"train": len(train) - len(fit), "val": 0, "test": 0}
@@ -160,7 +160,7 @@ def test_pairs_beyond_any_memory_are_not_evaluated(limit: int, caplog: pytest.Lo
     described = data.describe()
     overlong = {name: split["overlong"] for name, split in described["splits"].items()}
     assert sum(overlong.values()) == overlong["test"] + 1 == 4
-    note = f"test: 3 pairs with more than {most} tokens on a side are left out"
+    note = f"test: 3 pairs of more than {most} tokens on a side left out"
     assert note in caplog.text
     assert note in data.views(None)[1]
     assert note in described["skipped"]

@@ -127,8 +127,8 @@ def test_blank_sides_are_skipped_and_counted() -> None:
     corpus = read("\n".join(lines))
     assert corpus.pairs == PAIRS
     assert corpus.skipped == (
-        "some.txt: 1 lines have another number of columns than 2, the usual one; the first two are read",
-        "some.txt: 6 lines without two sentences are skipped",
+        "some.txt: 1 line with another number of columns than 2, the usual one; the first two are read",
+        "some.txt: 6 lines without two sentences skipped",
     )
     assert corpus.sha256 == read(TABS).sha256
     with pytest.raises(UserError, match=r"9 lines hold a source.*10 are needed"):

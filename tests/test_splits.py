@@ -380,9 +380,9 @@ def test_lines_that_scoring_leaves_out_are_told(run_main: Main, nmt_run: Path) -
     (file,) = Path("outputs").glob("eval/*/*/manifest.json")
     told = json.loads(file.read_text())["skipped"]
     assert told == [
-        "other.tsv: 1 lines have another number of columns than 2, the usual one; the first two are read",
-        "other.tsv: 1 lines without two sentences are skipped",
-        "all: 1 pairs with more than 512 tokens on a side are left out",
+        "other.tsv: 1 line with another number of columns than 2, the usual one; the first two are read",
+        "other.tsv: 1 line without two sentences skipped",
+        "all: 1 pair of more than 512 tokens on a side left out",
     ]
     assert all(note in ran.err for note in told)
 

@@ -146,7 +146,7 @@ def test_one_failing_job_stops_no_other(run_main: Main) -> None:
     said = next(i for i, line in enumerate(lines) if "job failed (seed=2): a fault in the middle" in line)
     third = next(i for i, line in enumerate(lines) if line.startswith("\t#2 : "))
     assert said < third, "said at once"
-    assert "1 jobs failed" in lines[-2]
+    assert "1 job failed" in lines[-2]
     assert lines[-1] == f"  seed=2: a fault in the middle ({jobs[1].name})"
 
     before = [snapshot(job) for job in jobs]
@@ -508,7 +508,7 @@ def test_side_by_side_is_the_same_as_one_after_another(run_main: Main, tmp_path:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert statuses("beside") == ["finished", "failed", "finished"]
-    assert "1 jobs failed" in err
+    assert "1 job failed" in err
     assert "3 of 3 jobs done, 1 failed, best val/loss" in err
     before = [snapshot(job) for job in jobs_of("beside")]
     assert run_main(*CHEAP, "data.seq_len=8,10", "sweep.name=beside").code == 0
@@ -559,5 +559,5 @@ def test_submitit_on_this_machine(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert statuses() == ["finished", "failed"]
-    assert "1 jobs failed" in err
+    assert "1 job failed" in err
     assert "data.seq_len=-12 is out of range" in err.splitlines()[-1]

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from seqexp.errors import RunFailedError, UserError
 from seqexp.files import make_folder
-from seqexp.quoting import param_overrides
+from seqexp.quoting import counted, param_overrides
 from seqexp.sweeps.job import SweepJob, cores, jobs_at_once
 from seqexp.sweeps.progress import SweepWatch, job_label, progress_line
 from seqexp.tracking.run_folder import command_line
@@ -183,7 +183,7 @@ def end_sweep(command: str) -> None:
     if not failures:
         return
     again = "; the same line again runs only these" if command == "train" else ""
-    print(f"seqexp {command}: {len(failures)} jobs failed{again}:", file=sys.stderr)
+    print(f"seqexp {command}: {counted(len(failures), 'job')} failed{again}:", file=sys.stderr)
     for entry in failures:
         label = job_label(call.sweep, entry["job"], entry["words"])
         folder = f" ({entry['run']})" if entry["run"] else ""

@@ -14,6 +14,7 @@ from seqexp.data.lines import fold_all_spaces, fold_spaces
 from seqexp.data.sources import Document, combined_sha256, read_document, text_files, usual_places
 from seqexp.errors import UserError
 from seqexp.files import as_utf8, user_path
+from seqexp.quoting import counted
 
 Pair = tuple[str, str]
 
@@ -139,8 +140,8 @@ def _notes_on_columns(name: str, columns: Counter[int]) -> list[str]:
     if not others:
         return []
     return [
-        f"{name}: {others:,} lines have another number of columns than {usual}, the usual one; the first two "
-        "are read"
+        f"{name}: {counted(others, 'line')} with another number of columns than {usual}, the usual one; the "
+        "first two are read"
     ]
 
 
@@ -184,7 +185,7 @@ def make_corpus(
         raise UserError(
             f"{origin}: {len(pairs)} lines hold a source, a tab and a target, and {least} are needed."
         )
-    skipped = (f"{origin}: {empty:,} lines without two sentences are skipped",) if empty else ()
+    skipped = (f"{origin}: {counted(empty, 'line')} without two sentences skipped",) if empty else ()
     return PairCorpus(pairs, origin, pairs_sha256(pairs), lines, files, skipped)
 
 

@@ -19,6 +19,7 @@ from seqexp.data.pairs import Pair, PairCorpus, find_pairs, pairs_sha256, read_p
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.files import as_utf8, user_path
+from seqexp.quoting import counted
 from seqexp.tokenizers.base import Tokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
 
@@ -212,15 +213,15 @@ class ParallelData(Data):
         fitted = Preprocessor({"source": source, "target": target}, values=values)
         data = cls(config, corpus, fitted, seed, splits)
         for note in data._notes():
-            log.warning("%s", note)
+            log.warning("NOTE: %s", note)
         for side, sentences in (("source", train.source), ("target", train.target)):
             share = _unknown(sentences, getattr(data.tokenizer, side)) / max(1, len(sentences.ids))
             if share > MUCH_UNKNOWN:
-                log.warning("%.0f %% of the %s tokens in training are unknown", 100 * share, side)
+                log.warning("NOTE: %.0f %% of the %s tokens in training are unknown", 100 * share, side)
         if data.overlong["train"]:
             log.warning(
-                "left out of training: %s pairs with more than %d tokens on a side (data.max_seq_len)",
-                f"{data.overlong['train']:,}", config.max_seq_len,
+                "NOTE: train: %s of more than %d tokens on a side (data.max_seq_len) left out",
+                counted(data.overlong["train"], "pair"), config.max_seq_len,
             )  # fmt: skip
         return data
 
@@ -306,7 +307,7 @@ class ParallelData(Data):
         for name, part in self.splits.items():
             if part.overlong and name != "train":
                 notes.append(
-                    f"{name}: {part.overlong:,} pairs with more than {self.longest} tokens on a side are "
+                    f"{name}: {counted(part.overlong, 'pair')} of more than {self.longest} tokens on a side "
                     "left out"
                 )
         for name, seen in self.overlap.items():

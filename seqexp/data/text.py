@@ -78,7 +78,7 @@ def read_corpus(files: list[Path], origin: str, encoding: str | None) -> Corpus:
     """
     corpus = Corpus(tuple(read_document(file, encoding) for file in files), as_utf8(origin))
     for note in corpus.notes:
-        log.warning("%s", note)
+        log.warning("NOTE: %s", note)
     return corpus
 
 
@@ -94,12 +94,12 @@ class TextData(Data):
         for name, part in self.splits.items():
             if part.unknown:
                 log.warning(
-                    "%s: %d of %d characters were never seen in training (%s); they cost their bits "
+                    "NOTE: %s: %d of %d characters were never seen in training (%s); they cost their bits "
                     "as unknown", name, part.unknown, part.characters, part.unknown_characters,
                 )  # fmt: skip
             if part.seen_lines:
                 log.warning(
-                    "%s: %s of %s lines of at least %d characters (%.1f %%) also stand in training",
+                    "NOTE: %s: %s of %s lines of at least %d characters (%.1f %%) also stand in training",
                     name, f"{part.seen_lines:,}", f"{part.long_lines:,}", LONG_LINE,
                     100 * part.seen_lines / part.long_lines,
                 )  # fmt: skip
