@@ -33,6 +33,7 @@ from seqexp.tasks.language_modeling import LanguageModeling
 from seqexp.tasks.parity import Parity
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
+from seqexp.training.hooks import memory
 from seqexp.training.hooks.nonfinite import MOST_SKIPPED
 from seqexp.training.loop import Trainer
 
@@ -472,3 +473,24 @@ def test_sample_translations_are_searched_once(run_main: Main, monkeypatch: pyte
     assert calls == [5, 5]
     assert len(list((only("samples") / "samples").glob("*.txt"))) == 2
     assert len(list((only("samples") / "samples").glob("*_attention.png"))) == 2
+
+
+# Memory
+
+
+def test_freed_memory_is_released_when_the_process_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a release the need is measured again, and the largest need counts."""
+    resident = [100, 99, 105, 111, 90, 101, 95, 112, 90, 120, 131, 133]
+    released: list[int] = []
+    monkeypatch.setattr(memory, "resident_bytes", lambda: resident[len(checked)])
+    monkeypatch.setattr(memory, "release_freed_memory", lambda: released.append(resident[len(checked)]))
+    monkeypatch.setattr(memory, "GROWTH", 1.1)
+    monkeypatch.setattr(memory, "MEASURED", 2)
+    hook, checked = memory.FreedMemory(), []
+    for number in range(len(resident)):
+        hook.check()
+        checked.append(number)
+    # The need is 100, then at most 101 (90, 101), then 120 (90, 120).
+    assert released == [111, 112, 133]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: None)
+    hook.check()  # not Linux

@@ -298,7 +298,7 @@ def test_step_linear_has_the_gradients_of_linear() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 def test_the_smoothed_loss_is_torchs(smoothing: float) -> None:
-    """More rows than are worked on at once, and not a multiple of them."""
+    """More rows than are worked on at once, and not a multiple; rows without a target have no loss."""
     draw = torch.Generator().manual_seed(0)
     scores, targets = torch.randn(150, 13, generator=draw) * 3, random_tokens(13, 150)
     theirs = scores.clone().requires_grad_()
@@ -315,6 +315,13 @@ def test_the_smoothed_loss_is_torchs(smoothing: float) -> None:
         assert leaf.grad is not None
         assert leaf.grad.dtype == dtype
         close(leaf.grad.float(), theirs.grad, tolerance)
+    more = torch.cat([scores, torch.ones(7, 13)]).requires_grad_()
+    loss, nll = smoothed_cross_entropy(more * 1, targets, smoothing)
+    close([loss, nll], [expected, plain], 1e-5)
+    (loss * 0.7).backward()
+    assert more.grad is not None
+    close(more.grad[:150], theirs.grad, 1e-5)
+    assert not more.grad[150:].any()
     kept = scores.clone()
     close(list(smoothed_cross_entropy(kept, targets, smoothing)), [expected, plain], 1e-5)
     with torch.no_grad():

@@ -47,6 +47,8 @@ def attention(
             mask = mask.to(q.dtype)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout_p)
         return y, None
+    if q.device.type == "cpu" and q.dtype != torch.float32 and not causal and T > 1:
+        q, k, v, mask = _round_lengths(q, k, v, mask)
     scale = 1 / math.sqrt(q.shape[3])
     if causal:
         future = q.new_zeros(T, S).masked_fill(~causal_mask(T, S, q.device), -math.inf)
@@ -58,7 +60,7 @@ def attention(
         scores = scores if mask is None else scores + mask
     weights = scores.softmax(dim=-1)
     y = dropout(weights, dropout_p, training).to(v.dtype) @ v
-    return y, weights if want_weights else None
+    return y[:, :, :T], weights[:, :, :T, :S] if want_weights else None
 
 
 def _kernel_is_slow(q: Tensor, causal: bool, dropout_p: float, training: bool) -> bool:
@@ -73,6 +75,27 @@ def _kernel_is_slow(q: Tensor, causal: bool, dropout_p: float, training: bool) -
     if causal:
         return training and (dropout_p > 0 or q.dtype != torch.float32) and not torch.compiler.is_compiling()
     return training or q.dtype != torch.float32
+
+
+def _round_lengths(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Pad T and S to multiples of 8; nothing attends to the added keys.
+
+    oneDNN compiles and keeps a primitive for every shape of a product in bf16. Lengths that vary from batch
+    to batch would give a hundred times as many pairs (T, S).
+    """
+    T, S = q.shape[2], k.shape[2]
+    more_queries, more_keys = -T % 8, -S % 8
+    if more_keys:
+        mask = q.new_zeros(1, 1, 1, S) if mask is None else mask
+        k, v = (F.pad(x, (0, 0, 0, more_keys)) for x in (k, v))
+        mask = F.pad(mask.expand(*mask.shape[:-1], S), (0, more_keys), value=-math.inf)
+    if more_queries:
+        q = F.pad(q, (0, 0, 0, more_queries))
+        if mask is not None and mask.shape[-2] == T:
+            mask = F.pad(mask, (0, 0, 0, more_queries))
+    return q, k, v, mask
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:

@@ -20,10 +20,10 @@ class _SmoothedCrossEntropy(Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        V = logits.shape[1]
+        N, V = len(targets), logits.shape[1]
         nll = torch.zeros((), device=logits.device)
         uniform = torch.zeros((), device=logits.device)
-        for rows, wanted in zip(logits.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
+        for rows, wanted in zip(logits[:N].split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
             logp = rows.float().log_softmax(dim=1)
             nll -= logp.gather(1, wanted[:, None]).sum()
             if smoothing:
@@ -33,6 +33,7 @@ class _SmoothedCrossEntropy(Function):
                 gradient -= smoothing / V
             gradient.scatter_add_(1, wanted[:, None], gradient.new_full((len(wanted), 1), smoothing - 1))
             rows.copy_(gradient)
+        logits[N:] = 0  # their gradient
         ctx.save_for_backward(logits)
         ctx.mark_non_differentiable(nll)
         return (1 - smoothing) * nll + smoothing * uniform, nll
@@ -48,12 +49,13 @@ class _SmoothedCrossEntropy(Function):
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Return the summed loss, and the summed negative log-likelihood without smoothing, in fp32.
 
-    The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). Logits are (N, V),
-    targets (N,). While gradients are recorded on a CPU, the logits are overwritten: do not use them again.
+    The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). Targets are (N,),
+    logits (N or more, V); further rows have no loss. While gradients are recorded on a CPU, the logits are
+    overwritten: do not use them again.
     """
     if logits.device.type == "cpu" and torch.is_grad_enabled() and logits.requires_grad:
         return _SmoothedCrossEntropy.apply(logits, targets, smoothing)
-    logp = logits.float().log_softmax(dim=-1)
+    logp = logits[: len(targets)].float().log_softmax(dim=-1)
     nll = F.nll_loss(logp, targets, reduction="sum")
     if not smoothing:
         return nll, nll.detach()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 # How the validation split is translated during training, quickly; `eval` searches with a beam.
 GREEDY = GenerationConfig(beam_size=1)
+# The number of rows of the output layer is a multiple of this.
+ROWS = 64
 # Sentences that are shown at each validation.
 SAMPLES = 5
 # Metrics of an evaluation, beside those of a validation.
@@ -94,8 +97,10 @@ class Translation(Task):
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Return cross-entropy summed over the real target tokens, including each sentence's end."""
         positions = real_positions(batch)
-        logits = model(batch.source, batch.lengths["source"], batch.inputs, positions)
         targets = batch.targets.flatten()[positions]
+        # Repeat a position so that the output layer meets few shapes (models/layers.py, _round_lengths).
+        rounded = F.pad(positions, (0, -len(positions) % ROWS))
+        logits = model(batch.source, batch.lengths["source"], batch.inputs, rounded)
         smoothing = self.label_smoothing if training else 0.0
         return LossOutput(*smoothed_cross_entropy(logits, targets, smoothing))
 

@@ -9,22 +9,23 @@ from seqexp.training.hooks.base import Hook, Update
 if TYPE_CHECKING:
     from seqexp.training.loop import Trainer
 
-CHECK_EVERY = 25  # steps
-# Growth over what the steps after the last release needed.
-GROWTH = 1.15
+CHECK_EVERY = 5  # steps
+# Checks after a release that measure what the steps need.
+MEASURED = 5
+# Growth over that need.
+GROWTH = 1.1
 
 
 class FreedMemory(Hook):
     """Release freed memory to the system when the process has grown by `GROWTH`.
 
-    `keep_freed_memory` makes every step find its memory again. Where shapes vary, blocks of new sizes fit
-    badly into the freed ones, and the heap grows without need. Releasing is rare, since it costs a step its
-    pages.
+    `keep_freed_memory` lets every step reuse the memory of the step before. If shapes vary, blocks of new
+    sizes fit badly into the freed ones, and the heap grows. A release costs the next step its pages, so it is
+    rare.
     """
 
     def __init__(self) -> None:
-        self._settled: int | None = None
-        self._released = True  # the next check measures what the steps need
+        self._need, self._to_measure = 0, MEASURED
 
     def after_step(self, trainer: "Trainer", update: Update) -> None:
         if trainer.step % CHECK_EVERY == 0:
@@ -35,12 +36,13 @@ class FreedMemory(Hook):
         self.check()
 
     def check(self) -> None:
-        """Release what is free if the process has grown since it was measured."""
+        """Release what is free if the process has grown since its need was measured."""
         resident = resident_bytes()
         if resident is None:
             return
-        if self._released:
-            self._settled, self._released = max(resident, self._settled or 0), False
-        elif self._settled and resident > GROWTH * self._settled:
+        if self._to_measure:
+            self._need = max(self._need, resident)
+            self._to_measure -= 1
+        elif resident > GROWTH * self._need:
             release_freed_memory()
-            self._released = True
+            self._to_measure = MEASURED
