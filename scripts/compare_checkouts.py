@@ -65,7 +65,8 @@ def main() -> int:
         same = not different and len(old) == len(new)
         failed |= not same
         message = "equal" if same else f"DIFFERENT, first {different[:1] or (len(old), len(new))}"
-        print(f"{name}: {len(old)} numbers over {given.steps} steps: {message}; last {new[-1]}", flush=True)
+        last = new[-1] if same else f"{old[-1]} and {new[-1]}"
+        print(f"{name}: {len(old)} numbers over {given.steps} steps: {message}; last {last}", flush=True)
     return int(failed)
 
 
