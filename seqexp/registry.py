@@ -30,6 +30,18 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "transformer": Entry(
             "seqexp.models.transformer:Transformer", "seqexp.models.transformer_options:TransformerConfig"
         ),
+        "transformer_encoder": Entry(
+            "seqexp.models.transformer_encoder:TransformerEncoder",
+            "seqexp.models.transformer_encoder_options:TransformerEncoderConfig",
+        ),
+        "birnn": Entry(
+            "seqexp.models.recurrent_encoder:RecurrentEncoder",
+            "seqexp.models.recurrent_encoder_options:RecurrentEncoderConfig",
+        ),
+        "textcnn": Entry("seqexp.models.textcnn:TextCNN", "seqexp.models.textcnn_options:TextCNNConfig"),
+        "fasttext_bag": Entry(
+            "seqexp.models.fasttext_bag:FastTextBag", "seqexp.models.fasttext_bag_options:FastTextBagConfig"
+        ),
     },
     "data": {
         "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:OwnTextConfig"),
@@ -41,6 +53,12 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "phrasebook": Entry(
             "seqexp.data.phrasebook_data:PhrasebookData", "seqexp.config.data:PhrasebookConfig"
         ),
+        "table": Entry("seqexp.data.labelled_data:LabelledData", "seqexp.config.labelled:OwnLabelledConfig"),
+        "opinions": Entry("seqexp.data.opinions_data:OpinionsData", "seqexp.config.labelled:OpinionsConfig"),
+        **{
+            name: Entry("seqexp.data.labelled_data:LabelledData", "seqexp.config.labelled:LabelledConfig")
+            for name in ("sst2", "sst5", "trec", "banking77", "cls_books", "umsab")
+        },
     },
     "task": {
         "language_modeling": Entry(
@@ -49,6 +67,10 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
         "parity": Entry("seqexp.tasks.parity:Parity", "seqexp.config.task:ParityConfig"),
         "translation": Entry("seqexp.tasks.translation:Translation", "seqexp.config.task:TranslationConfig"),
+        "classification": Entry(
+            "seqexp.tasks.classification:Classification",
+            "seqexp.config.classification:ClassificationConfig",
+        ),
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),

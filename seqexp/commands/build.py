@@ -71,7 +71,7 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     where = set_up_device(device, config)
     state = Checkpoints(folder).load(checkpoint)
     preprocessor = Preprocessor.from_plain(state.get("preprocessor"))
-    sizes = preprocessor.sizes()
+    sizes = build_task(config.task).sizes(preprocessor)
     try:
         with torch.device("meta"):  # allocates no memory: the sizes in the configuration are untrusted
             build_model(config.model, sizes).load_state_dict(state["model"], assign=True)

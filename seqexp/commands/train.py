@@ -164,11 +164,11 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     described = data.describe()
     if described.get("stand_in"):
         log.warning("NOTE: %s", described["stand_in"])
-    model = build_model(config.model, data.preprocessor.sizes())
+    task = build_task(config.task)
+    model = build_model(config.model, task.sizes(data.preprocessor))
     initialised = source.initialise(model) if source else None
     model = model.to(device.torch)
     check_carried_state(config, model)
-    task = build_task(config.task)
     notes = task.check(data, "val")
     parameters = parameter_report(model)  # of the model, whatever trainer.freeze leaves to train
     frozen = freeze(model, config.trainer.freeze)

@@ -129,6 +129,11 @@ class TrainConfig:
             "falls from one to the other: lower scheduler.min_lr or raise optimizer.lr.",
         )
         check_compatible(self.model, self.task, self.data, self.tokenizer)
+        # A group's dataclass may have a method `check_together` for rules that cross groups.
+        for spec in fields(self):
+            check = getattr(getattr(self, spec.name), "check_together", None)
+            if check:
+                check(self)
         check_exams(self.exams, self.task)
         limit = longest_input(self.model)
         for key in () if limit is None else ("seq_len", "max_seq_len"):

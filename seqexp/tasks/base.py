@@ -147,6 +147,10 @@ class Task(ABC):
     input_key: ClassVar[str] = "text"
     reads_lines: ClassVar[bool] = True
 
+    def sizes(self, preprocessor: Preprocessor) -> dict[str, Any]:
+        """Return the arguments of a model that data and task decide, such as the size of the vocabulary."""
+        return preprocessor.sizes()
+
     def count(self, batch: Batch) -> int:
         """Return the number of items that the loss of a batch averages over."""
         return batch.count

@@ -323,3 +323,51 @@ def exam_figure(report: dict[str, Any], title: str) -> "Figure":
     if groups:
         axes.legend(fontsize=8)
     return figure
+
+
+def confusion_figure(matrix: Any, names: Sequence[str], title: str) -> "Figure":
+    """Plot a confusion matrix (C, C): true labels in rows, as shares of each row, with the counts.
+
+    With more than 20 labels the counts are left out, with more than 60 the names as well.
+    """
+    labels = len(names)
+    side = min(14.0, 2.5 + 0.45 * labels)
+    figure = new_figure(side + 1, side)
+    axes = figure.subplots()
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if labels <= 60:
+        axes.set_xticks(range(labels), [label(name) for name in names], rotation=60, ha="right")
+        axes.set_yticks(range(labels), [label(name) for name in names])
+    if labels <= 20:
+        for row in range(labels):
+            for column in range(labels):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color)
+    axes.set_xlabel("predicted label")
+    axes.set_ylabel("true label")
+    axes.set_title(label(title))
+    figure.colorbar(image, ax=axes, pad=0.02, label="share of the true label")
+    return figure
+
+
+def reliability_figure(measured: Any, title: str) -> "Figure":
+    """Plot the accuracy of predictions by their confidence (Guo et al. 2017, figure 1).
+
+    `measured` is a `Calibration` of `seqexp.metrics.classification`.
+    """
+    figure = new_figure(5, 4.6)
+    axes = figure.subplots()
+    some = measured.counts > 0
+    width = measured.edges[1] - measured.edges[0]
+    axes.bar(
+        measured.edges[:-1][some] + width / 2, measured.accuracy[some], width, alpha=0.6, edgecolor="black"
+    )
+    axes.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
+    axes.plot(
+        measured.confidence[some], measured.accuracy[some], "o", color="tab:red", label="mean confidence"
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    axes.set_title(label(f"{title}: expected calibration error {measured.error:.3f}"))
+    axes.legend(loc="upper left")
+    return figure

@@ -1,0 +1,100 @@
+"""Options of labelled texts (`data/labelled.py`)."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from omegaconf import MISSING
+
+from seqexp.config.checks import check_choice, check_range, check_rule
+from seqexp.config.data import check_encoding
+
+FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "folders", "fasttext", "label_first")
+
+
+@dataclass
+class LabelledConfig:
+    """Texts with labels, for classification.
+
+    The training examples are in `path`, a file or folder, and those of other splits in `val_path` and
+    `test_path`; a missing split is a tenth of the training examples, stratified by label. With
+    `label_path` (`val_label_path`, …) line n of one file is the label of line n of the other. Without `path`
+    the files `train_file`, … are read from ``$SEQEXP_DATA/<folder>`` or ``./data/<folder>``.
+
+    `format` ``auto`` goes by the name of the file. `text`, `text_pair` and `label` are columns of a table.
+    With `multilabel` a text has any number of labels, separated by `label_separator`. `label_until` cuts
+    labels before a character (``NUM:date`` is NUM). `pieces` joins SentencePiece pieces to text.
+
+    A batch has texts of similar length: `batch_size` of them, or up to `batch_tokens` tokens with padding.
+    Texts are cut after `max_seq_len` tokens.
+    """
+
+    EXAMPLES: ClassVar = "labelled text"
+    TOKENIZES: ClassVar = "sentences"
+
+    name: str = MISSING
+    path: str | None = None
+    label_path: str | None = None
+    val_path: str | None = None
+    val_label_path: str | None = None
+    test_path: str | None = None
+    test_label_path: str | None = None
+    folder: str | None = None
+    train_file: str | None = None
+    train_label_file: str | None = None
+    val_file: str | None = None
+    val_label_file: str | None = None
+    test_file: str | None = None
+    test_label_file: str | None = None
+    source: str | None = None
+    format: str = "auto"
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    label_names: list[str] = field(default_factory=list)
+    multilabel: bool = False
+    label_separator: str = ","
+    label_until: str | None = None
+    pieces: bool = False
+    encoding: str | None = None
+    batch_size: int = 32
+    batch_tokens: int | None = None
+    max_seq_len: int = 256
+
+    def __post_init__(self) -> None:
+        check_choice("data.format", self.format, FORMATS)
+        check_encoding(self.encoding)
+        check_range("data.batch_size", self.batch_size, 1)
+        check_range("data.batch_tokens", self.batch_tokens, 1)
+        check_range("data.max_seq_len", self.max_seq_len, 2)
+        for split in ("", "val_", "test_"):
+            path, labels = getattr(self, f"{split}path"), getattr(self, f"{split}label_path")
+            check_rule(
+                labels is None or path is not None,
+                f"data.{split}label_path has the labels of the lines of data.{split}path; give both.",
+            )
+        check_rule(
+            self.path is not None or (self.val_path is None and self.test_path is None),
+            "data.val_path and data.test_path go with data.path; give the training file as data.path=.",
+        )
+
+
+@dataclass
+class OwnLabelledConfig(LabelledConfig):
+    """The user's own labelled texts; `path` is required."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(
+            self.path is not None,
+            "no texts were given; write data.path=<a .csv, .tsv, .jsonl or .parquet file, a folder with a "
+            "folder of texts for each label, or a file of __label__ lines>.",
+        )
+
+
+@dataclass
+class OpinionsConfig(LabelledConfig):
+    """Generated opinions, without files."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(self.path is None, f"data={self.name} needs no file; for your own texts use data=table.")

@@ -1,0 +1,240 @@
+"""Labelled texts as a data set: tokenized, in batches of similar length."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seqexp import registry
+from seqexp.config.data import OtherDataConfig
+from seqexp.config.labelled import LabelledConfig
+from seqexp.data.base import Data, check_same_corpus
+from seqexp.data.batch import Batch
+from seqexp.data.fitting import fit_tokenizer
+from seqexp.data.labelled import (
+    Example,
+    LabelledCorpus,
+    examples_sha256,
+    find_labelled,
+    label_counts,
+    read_labelled,
+)
+from seqexp.data.pair_batch import LengthBatches
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.errors import UserError, suggest
+from seqexp.files import user_path
+from seqexp.quoting import counted
+from seqexp.tokenizers.base import Tokenizer
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The examples of a split, their tokens, and their labels as numbers; `cut` counts texts cut to fit."""
+
+    examples: list[Example]
+    tokens: list[Ids]
+    labels: list[tuple[int, ...]]
+    cut: int
+
+    @property
+    def lengths(self) -> Ids:
+        return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+
+
+def encode_text(tokenizer: Tokenizer, text: str, pair: str | None, most: int) -> Ids:
+    """Return the tokens of a text, or of two, between boundaries, cut to `most`."""
+    parts = [np.array([tokenizer.bos_id])]
+    for one in (text, pair):
+        if one is not None:
+            parts += [tokenizer.encode(tokenizer.sentence_start + one), np.array([tokenizer.eos_id])]
+    ids = np.concatenate(parts).astype(np.int64)
+    return ids if len(ids) <= most else np.append(ids[: most - 1], tokenizer.eos_id)
+
+
+def text_batch(tokens: list[Ids], extra: dict[str, torch.Tensor] | None = None) -> Batch:
+    """Return a batch with `tokens` (B, T), zeros after each text, and further tensors."""
+    lengths = np.array([len(ids) for ids in tokens])
+    padded = np.zeros((len(tokens), lengths.max()), dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(tokens)
+    tensors = {"tokens": torch.from_numpy(padded), **(extra or {})}
+    return Batch(tensors, np.ones(len(tokens), np.int64), {"tokens": torch.from_numpy(lengths)})
+
+
+class LabelledData(Data):
+    """Labelled texts; a batch has `tokens` (B, T), their lengths, and `labels`.
+
+    `labels` are numbers (B,), or with `multilabel` zeros and ones (B, C). `index` (B,) is the number of the
+    example in its split.
+    """
+
+    def __init__(self, config: LabelledConfig, corpus: LabelledCorpus, preprocessor: Preprocessor, seed: int):
+        self.config, self.corpus, self.preprocessor, self.seed = config, corpus, preprocessor, seed
+        self.splits: dict[str, LabelledSplit] = {
+            name: self._encode(examples) for name, examples in corpus.splits.items()
+        }
+        self.default_split = "test" if "test" in self.splits else next(iter(self.splits))
+        self._batches = {
+            name: LengthBatches(part.lengths, part.lengths, config.batch_tokens or 1, self._rows)
+            for name, part in self.splits.items()
+        }
+
+    @property
+    def _rows(self) -> int | None:
+        return None if self.config.batch_tokens else self.config.batch_size
+
+    @classmethod
+    def find_corpus(cls, config: LabelledConfig) -> LabelledCorpus:
+        """Read the examples that the configuration names."""
+        return find_labelled(config)
+
+    @classmethod
+    def build(
+        cls,
+        config: LabelledConfig,
+        tokenizer: Any = None,
+        seed: int = 1,
+        preprocessor: Preprocessor | None = None,
+    ) -> Self:
+        """Read the examples; fit tokenizer and labels on the training split, or take another run's tokenizer.
+
+        The labels of another run's preprocessor are taken too, if it has any.
+        """
+        corpus = cls.find_corpus(config)
+        train = corpus.splits["train"]
+        counts = label_counts(train)
+        if len(counts) < 2:
+            raise UserError(
+                f"the training split has {counted(len(counts), 'label')} ({', '.join(counts) or 'none'}); "
+                "a classifier needs two or more."
+            )
+        values = {"label_counts": dict(sorted(counts.items())), "multilabel": config.multilabel}
+        if preprocessor is None:
+            start = registry.load("tokenizer", tokenizer.name).sentence_start
+            texts = (start + text for one in train for text in (one.text, one.pair) if text is not None)
+            fitted = fit_tokenizer(tokenizer, texts, ["labelled", examples_sha256(train)])
+            preprocessor = Preprocessor({"text": fitted}, _sorted_labels(counts), values)
+        elif not preprocessor.labels:
+            preprocessor = Preprocessor(preprocessor.tokenizers, _sorted_labels(counts), values)
+        return cls(config, corpus, preprocessor, seed)
+
+    @classmethod
+    def for_evaluation(
+        cls,
+        config: LabelledConfig,
+        preprocessor: Preprocessor,
+        manifest: dict[str, Any],
+        other: OtherDataConfig,
+        seed: int,
+    ) -> Self:
+        """The splits of the run, or the examples that `other` names, as one split ``all``."""
+        other.refuse_all_but(("path", "encoding"))
+        if other.path:
+            notes: list[str] = []
+            examples = read_labelled(user_path(other.path), config, None, notes)
+            corpus = LabelledCorpus({"all": examples}, f"data.path={other.path}", (other.path,), tuple(notes))
+        else:
+            corpus = cls.find_corpus(config)
+            check_same_corpus(manifest, {"sha256": corpus.sha256, "origin": corpus.origin})
+        return cls(config, corpus, preprocessor, seed)
+
+    def _encode(self, examples: list[Example]) -> LabelledSplit:
+        tokenizer, most = self.preprocessor["text"], self.config.max_seq_len
+        tokens = [encode_text(tokenizer, one.text, one.pair, 1 << 60) for one in examples]
+        cut = sum(len(ids) > most for ids in tokens)
+        tokens = [ids if len(ids) <= most else np.append(ids[: most - 1], tokenizer.eos_id) for ids in tokens]
+        numbers = {label: number for number, label in enumerate(self.preprocessor.labels)}
+        labels = []
+        for one in examples:
+            for label in one.labels:
+                if label not in numbers:
+                    raise UserError(
+                        f"{one.where}: label {label!r} does not occur in training, which has "
+                        f"{', '.join(list(numbers)[:20])}." + suggest(label, numbers)
+                    )
+            labels.append(tuple(numbers[label] for label in one.labels))
+        return LabelledSplit(examples, tokens, labels, cut)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self._batches["train"])
+
+    def train_batch(self, step: int) -> Batch:
+        return self._batch("train", self._batches["train"].members(self.seed, step))
+
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        batches = self._batches[split]
+        for number in range(len(batches)):
+            yield self._batch(split, batches.in_order(number))
+
+    def eval_count(self, split: str) -> int:
+        return len(self.splits[split].examples)
+
+    def _batch(self, split: str, members: Ids) -> Batch:
+        part = self.splits[split]
+        if self.config.multilabel:
+            labels = torch.zeros(len(members), len(self.preprocessor.labels))
+            for row, member in enumerate(members):
+                labels[row, list(part.labels[member])] = 1
+        else:
+            labels = torch.tensor([part.labels[member][0] for member in members])
+        extra = {"labels": labels, "index": torch.from_numpy(np.asarray(members, dtype=np.int64))}
+        return text_batch([part.tokens[member] for member in members], extra)
+
+    def views(self, max_len: int | None) -> tuple[list[Any], list[str]]:
+        views, _ = super().views(max_len)
+        return views, self.notes()
+
+    def notes(self) -> list[str]:
+        """Notes on what was read and cut, and on texts that are also in training."""
+        notes = list(self.corpus.notes)
+        train = {example.text for example in self.corpus.splits.get("train", [])}
+        for name, part in self.splits.items():
+            if part.cut:
+                notes.append(
+                    f"{name}: {counted(part.cut, 'text')} of {len(part.examples):,} cut after "
+                    f"{self.config.max_seq_len} tokens (data.max_seq_len)"
+                )
+            seen = sum(example.text in train for example in part.examples) if name != "train" else 0
+            if seen:
+                notes.append(f"{name}: {counted(seen, 'text')} of {len(part.examples):,} also in training")
+        rare = [label for label, n in self._counts().items() if n == 1]
+        if rare:
+            notes.append(f"{counted(len(rare), 'label')} with a single training text: {', '.join(rare[:10])}")
+        return notes
+
+    def _counts(self) -> dict[str, int]:
+        counts: dict[str, int] = self.preprocessor.values.get("label_counts", {})
+        return counts
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.config.name,
+            "origin": self.corpus.origin,
+            "generated": self.corpus.generated,
+            "sha256": self.corpus.sha256,
+            "skipped": self.notes(),
+            "splits": {
+                name: {
+                    "texts": len(part.examples),
+                    "tokens": int(part.lengths.sum()),
+                    "labels": dict(sorted(label_counts(part.examples).items())),
+                    "cut": part.cut,
+                    "sha256": examples_sha256(part.examples),
+                }
+                for name, part in self.splits.items()
+            },
+            "files": list(self.corpus.files),
+            "preprocessor": self.preprocessor.describe(),
+        }
+
+
+def _sorted_labels(counts: dict[str, int]) -> tuple[str, ...]:
+    """Labels in alphabetical order, numbers by value."""
+    if all(label.lstrip("-").isdecimal() for label in counts):
+        return tuple(sorted(counts, key=int))
+    return tuple(sorted(counts))

@@ -1,0 +1,52 @@
+"""A bag of words and hashed n-grams with a linear layer (Joulin et al. 2017, fastText's classifier).
+
+Axes: B texts, T tokens, D embedding, C labels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class FastTextBag(nn.Module):
+    """Tokens (B, T), of which `lengths` (B,) are real, to logits (B, C).
+
+    The features of a text are its tokens and its n-grams of up to `n_gram` tokens, which share `buckets`
+    embeddings by a hash; the text is the mean of their embeddings.
+    """
+
+    reads_lengths = True
+
+    def __init__(
+        self, vocab_size: int, n_outputs: int, n_embd: int = 100, n_gram: int = 2, buckets: int = 100_000
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.n_gram, self.buckets = vocab_size, n_gram, buckets
+        rows = vocab_size + (buckets if n_gram > 1 else 0)
+        self.embedding = nn.Embedding(rows, n_embd)
+        nn.init.uniform_(self.embedding.weight, -1 / n_embd, 1 / n_embd)
+        self.head = nn.Linear(n_embd, n_outputs, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def features(self, tokens: Tensor) -> list[Tensor]:
+        """Return the rows of the embedding for the n-grams that end at each token: for n = 1, 2, … (B, T)."""
+        rows, hashed = [tokens], tokens
+        for n in range(2, self.n_gram + 1):
+            # fastText's polynomial hash, over token numbers: h(w_1 … w_n) = h(w_1 … w_{n-1}) * p + w_n.
+            before = torch.roll(hashed, 1, dims=1)
+            hashed = (before * 116_049_371 + tokens) & 0x7FFF_FFFF
+            rows.append(self.vocab_size + hashed % self.buckets)
+            del n
+        return rows
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        total: Tensor | float = 0.0
+        count: Tensor | float = 0.0
+        for n, rows in enumerate(self.features(tokens), start=1):
+            # The n-gram that ends at position t is whole from t = n - 1 on.
+            whole = ((positions >= n - 1) & (positions < lengths[:, None])).unsqueeze(2)
+            total = total + (self.embedding(rows) * whole).sum(dim=1)
+            count = count + whole.sum(dim=1)
+        logits: Tensor = self.head(total / count)
+        return logits

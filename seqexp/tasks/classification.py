@@ -1,0 +1,401 @@
+"""Classification: predict the label of a text, or several labels."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from seqexp.config.classification import ClassificationConfig
+from seqexp.data.base import Data
+from seqexp.data.batch import Batch
+from seqexp.data.labelled_data import LabelledData, encode_text, text_batch
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.decoding.sampling import evaluation_mode
+from seqexp.metrics.baseline import majority, tfidf_logistic
+from seqexp.metrics.classification import (
+    BINS,
+    LabelScores,
+    calibration,
+    confusion_matrix,
+    fit_temperature,
+    rejection_curve,
+    scores_of_labels,
+    scores_of_sets,
+    softmax,
+)
+from seqexp.metrics.intervals import wilson
+from seqexp.metrics.metric import MetricSpec
+from seqexp.tasks.base import (
+    EvalOptions,
+    Evaluation,
+    Forward,
+    LossOutput,
+    Prediction,
+    PredictOptions,
+    Row,
+    Sample,
+    Table,
+    Task,
+    device_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Texts per batch of predictions.
+PREDICT_ROWS = 64
+# Texts in a sample at a validation, and surest mistakes in a report.
+SAMPLES, MISTAKES = 5, 10
+# The largest confusion matrix that is printed, in labels.
+MOST_SHOWN = 20
+# Baselines are fitted on at most so many texts; TF-IDF of more takes minutes.
+MOST_FITTED = 200_000
+SCORES = {
+    "weighted_f1": MetricSpec("F1 weighted by support", higher_is_better=True),
+    "calibration_error": MetricSpec("expected calibration error", higher_is_better=False),
+    "majority_accuracy": MetricSpec("most frequent label", higher_is_better=True),
+    "tfidf_accuracy": MetricSpec("TF-IDF and logistic regression", higher_is_better=True),
+    "majority_macro_f1": MetricSpec("most frequent label", higher_is_better=True),
+    "tfidf_macro_f1": MetricSpec("TF-IDF and logistic regression", higher_is_better=True),
+}
+
+
+def pool(outputs: Tensor, lengths: Tensor, pooling: str) -> tuple[Tensor, Tensor | None]:
+    """Make one row of outputs of those at every token.
+
+    Args:
+        outputs: (B, T, C); with ``attention`` (B, T, C + 1), where the last output is a token's score.
+        lengths: the number of real tokens of each text, (B,).
+
+    Returns:
+        The outputs (B, C), and the weights of the tokens (B, T) if they are learned.
+    """
+    positions = torch.arange(outputs.shape[1], device=outputs.device)
+    real = positions < lengths[:, None]
+    if pooling == "first":
+        return outputs[:, 0], None
+    if pooling == "last":
+        return outputs[torch.arange(len(outputs), device=outputs.device), lengths - 1], None
+    if pooling == "max":
+        return outputs.masked_fill(~real[:, :, None], -math.inf).amax(dim=1), None
+    if pooling == "attention":
+        outputs, scores = outputs[:, :, :-1], outputs[:, :, -1]
+        weights = scores.masked_fill(~real, -math.inf).softmax(dim=1)
+        return (outputs * weights[:, :, None]).sum(dim=1), weights
+    return (outputs * real[:, :, None]).sum(dim=1) / lengths[:, None], None
+
+
+class Classification(Task):
+    """The task of models that map a text to logits of its labels, or of labels at every token.
+
+    One label a text is trained with cross-entropy, several with the binary cross-entropy of each label.
+    """
+
+    loss_unit = "nats per text"
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        self.pooling, self.label_smoothing = config.pooling or "mean", config.label_smoothing
+        self.metrics = {
+            "loss": MetricSpec(self.loss_unit, higher_is_better=False),
+            "accuracy": MetricSpec("share of texts", higher_is_better=True),
+            "macro_f1": MetricSpec("mean F1 of the labels", higher_is_better=True),
+        }
+
+    def sizes(self, preprocessor: Preprocessor) -> dict[str, Any]:
+        """The sizes of the model: attention needs one more output, the score of a token."""
+        sizes = preprocessor.sizes()
+        return {**sizes, "n_outputs": sizes["n_outputs"] + (self.pooling == "attention")}
+
+    def _logits(self, model: Forward, batch: Batch) -> Tensor:
+        """Return logits (B, C) in fp32."""
+        lengths = batch.lengths["tokens"]
+        inputs = (batch.tokens, lengths) if getattr(model, "reads_lengths", False) else (batch.tokens,)
+        outputs = model(*inputs).float()
+        return pool(outputs, lengths, self.pooling)[0] if outputs.dim() == 3 else outputs
+
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
+        """Return cross-entropy summed over texts; over labels too where a text has several."""
+        return self._loss_of(self._logits(model, batch), batch, training)
+
+    def _loss_of(self, logits: Tensor, batch: Batch, training: bool) -> LossOutput:
+        weights = batch.tensors.get("weights") if training else None
+        if batch.labels.dim() == 2:
+            each = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").sum(dim=1)
+            nll = each.detach().sum()
+        else:
+            smoothing = self.label_smoothing if training else 0.0
+            each = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
+            nll = F.cross_entropy(logits.detach(), batch.labels, reduction="sum")
+        return LossOutput((each if weights is None else each * weights).sum(), nll)
+
+    # Evaluation
+
+    def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
+        """Return loss, accuracy and macro-F1; with `options.generation` the full report."""
+        assert isinstance(data, LabelledData)
+        options = options or EvalOptions()
+        logits, nll = self._split_logits(model, data, split, options)
+        true = labels_of(data, split)
+        predicted = (logits > 0).astype(np.int64) if true.ndim == 2 else logits.argmax(axis=1)
+        scores, right = _scores(predicted, true, logits.shape[1])
+        n = len(true)
+        evaluation = Evaluation(
+            {
+                "loss": self.metrics["loss"].of(nll / n, n),
+                "accuracy": self.metrics["accuracy"].of(float(right.mean()), n, wilson(right.sum(), n)),
+                "macro_f1": self.metrics["macro_f1"].of(scores.macro_f1, n),
+            }
+        )
+        if options.generation is not None and np.isfinite(logits).all():
+            evaluation["weighted_f1"] = SCORES["weighted_f1"].of(scores.weighted_f1, n)
+            self._report(evaluation, model, data, split, options, logits, scores, right)
+        return evaluation
+
+    def _split_logits(
+        self, model: Any, data: LabelledData, split: str, options: EvalOptions
+    ) -> tuple[Any, float]:
+        """Return the logits (N, C) of a split in the order of its texts, and the summed loss."""
+        was_training, device = model.training, device_of(model)
+        model.eval()
+        n, found, nll = data.eval_count(split), None, 0.0
+        progress = tqdm(total=n, desc=f"evaluating {split}", unit="text", delay=2, leave=False, disable=None)
+        with torch.inference_mode(), progress:
+            for batch in data.eval_batches(split):
+                batch = batch.to(device)
+                with options.autocast():
+                    logits = self._logits(model, batch)
+                nll += float(self._loss_of(logits, batch, training=False).nll_sum)
+                if found is None:
+                    found = np.zeros((n, logits.shape[1]))
+                found[batch.index.cpu().numpy()] = logits.double().cpu().numpy()
+                progress.update(len(batch))
+        model.train(was_training)
+        return found, nll
+
+    def _report(
+        self,
+        evaluation: Evaluation,
+        model: Any,
+        data: LabelledData,
+        split: str,
+        options: EvalOptions,
+        logits: Any,
+        scores: LabelScores,
+        right: Any,
+    ) -> None:
+        """Add the scores of each label, confusion, calibration, baselines and mistakes to an evaluation."""
+        names, examples = data.preprocessor.labels, data.splits[split].examples
+        true, n = labels_of(data, split), len(examples)
+        several = true.ndim == 2
+        report: dict[str, Any] = {
+            "texts": n,
+            "labels": [
+                {
+                    "label": name, "precision": float(scores.precision[i]), "recall": float(scores.recall[i]),
+                    "f1": float(scores.f1[i]), "support": int(scores.support[i]),
+                    "predicted": int(scores.predicted[i]),
+                }
+                for i, name in enumerate(names)
+            ],
+        }  # fmt: skip
+        if not several:
+            predicted, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
+            report["confusion"] = confusion_matrix(true, predicted, len(names)).tolist()
+            report |= self._calibrate(model, data, split, options, logits, right)
+            evaluation["calibration_error"] = SCORES["calibration_error"].of(report["calibration_error"], n)
+            wrong = np.flatnonzero(~right)
+            surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+            report["mistakes"] = [
+                {
+                    "text": examples[i].text, "true": names[true[i]], "predicted": names[predicted[i]],
+                    "probability": float(confidence[i]), "where": examples[i].where,
+                }
+                for i in surest
+            ]  # fmt: skip
+            evaluation.files["predictions.tsv"] = "true\tpredicted\tprobability\n" + "".join(
+                f"{names[t]}\t{names[p]}\t{c:.6f}\n"
+                for t, p, c in zip(true, predicted, confidence, strict=True)
+            )
+        self._compare_with_baselines(evaluation, data, split, true, report)
+        evaluation.details = {"classification": report}
+
+    def _calibrate(
+        self, model: Any, data: LabelledData, split: str, options: EvalOptions, logits: Any, right: Any
+    ) -> dict[str, Any]:
+        """Return calibration before and after temperature scaling on the validation split."""
+        confidence = softmax(logits).max(axis=1)
+        before = calibration(confidence, right)
+        found: dict[str, Any] = {
+            "calibration_error": before.error,
+            "calibration": [
+                {"to": float(before.edges[i + 1]), "texts": int(before.counts[i]),
+                 "confidence": float(before.confidence[i]), "accuracy": float(before.accuracy[i])}
+                for i in range(BINS) if before.counts[i]
+            ],
+            "rejection": rejection_curve(confidence, right),
+        }  # fmt: skip
+        if split != "val" and "val" in data.splits:
+            held_out, _ = self._split_logits(model, data, "val", options)
+            temperature = fit_temperature(held_out, labels_of(data, "val"))
+            scaled = calibration(softmax(logits, temperature).max(axis=1), right)
+            found |= {"temperature": temperature, "scaled_calibration_error": scaled.error}
+        return found
+
+    def _compare_with_baselines(
+        self, evaluation: Evaluation, data: LabelledData, split: str, true: Any, report: dict[str, Any]
+    ) -> None:
+        """Add the most frequent label and TF-IDF with logistic regression, fitted on the training split."""
+        if "train" not in data.splits:
+            evaluation.notes.append("no baselines: the training texts are not at hand")
+            return
+        fitted = labels_of(data, "train")
+        predictions = {"majority": majority(fitted, len(true))}
+        if len(fitted) <= MOST_FITTED:
+            texts = {name: [_one_text(e) for e in data.splits[name].examples] for name in ("train", split)}
+            predictions["tfidf"] = tfidf_logistic(texts["train"], fitted, texts[split])
+        else:
+            evaluation.notes.append(f"no TF-IDF baseline: more than {MOST_FITTED:,} training texts")
+        report["baselines"] = {}
+        for name, predicted in predictions.items():
+            scores, right = _scores(predicted, true, len(data.preprocessor.labels))
+            n = len(true)
+            evaluation[f"{name}_accuracy"] = SCORES[f"{name}_accuracy"].of(
+                float(right.mean()), n, wilson(right.sum(), n)
+            )
+            evaluation[f"{name}_macro_f1"] = SCORES[f"{name}_macro_f1"].of(scores.macro_f1, n)
+
+    def tables(self, details: Mapping[str, Any]) -> list[Table]:
+        """Return tables of the labels, of the confusions, and of the surest mistakes."""
+        report = details.get("classification")
+        if not report:
+            return []
+        rows = [
+            (one["label"], *(f"{one[key]:.3f}" for key in ("precision", "recall", "f1")),
+             f"{one['support']:,}", f"{one['predicted']:,}")
+            for one in report["labels"]
+        ]  # fmt: skip
+        caption = ""
+        if "calibration_error" in report:
+            caption = f"expected calibration error {report['calibration_error']:.3f}"
+            if "temperature" in report:
+                caption += (
+                    f"; {report['scaled_calibration_error']:.3f} with temperature "
+                    f"{report['temperature']:.2f}, fitted on the validation split"
+                )
+            half = next((acc for kept, acc in report["rejection"] if kept <= 0.5), None)
+            if half is not None:
+                caption += f"; accuracy on the surest half {half:.3f}"
+        header = ("label", "precision", "recall", "F1", "texts", "predicted")
+        tables = [Table(f"{report['texts']:,} texts by label", header, rows, caption)]
+        matrix, names = report.get("confusion"), [one["label"] for one in report["labels"]]
+        if matrix and len(names) <= MOST_SHOWN:
+            cells = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, matrix, strict=True)]
+            tables.append(Table("true label (rows) and predicted label (columns)", ("", *names), cells))
+        if report.get("mistakes"):
+            mistakes = [
+                (one["true"], one["predicted"], f"{one['probability']:.3f}", _short(one["text"]))
+                for one in report["mistakes"]
+            ]
+            tables.append(Table("surest mistakes", ("true", "predicted", "probability", "text"), mistakes))
+        return tables
+
+    # Prediction
+
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """Return an iterator over the label of each text, or its labels, with the probabilities of all."""
+        del options
+        return self._predictions(model, preprocessor, inputs)
+
+    def _predictions(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str]
+    ) -> Iterator[Prediction]:
+        tokenizer, names, device = preprocessor["text"], preprocessor.labels, device_of(model)
+        most = getattr(model, "max_len", None) or int(preprocessor.values.get("max_seq_len", 1 << 30))
+        several = preprocessor.values.get("multilabel") is True
+        for first in range(0, len(inputs), PREDICT_ROWS):
+            texts = inputs[first : first + PREDICT_ROWS]
+            tokens = [encode_text(tokenizer, text, None, most) for text in texts]
+            with evaluation_mode(model), torch.inference_mode():
+                logits = self._logits(model, text_batch(tokens).to(device))
+                p = (logits.sigmoid() if several else logits.softmax(dim=1)).tolist()
+            for number, (text, row) in enumerate(zip(texts, p, strict=True), start=first):
+                ranked = sorted(zip(names, row, strict=True), key=lambda one: -one[1])
+                chosen = [name for name, q in ranked if q > 0.5] if several else [ranked[0][0]]
+                values = {"line": number + 1, "text": text, "label": chosen if several else chosen[0],
+                          "probabilities": dict(ranked)}  # fmt: skip
+                note = "empty text" if not text.strip() else None
+                yield Prediction(number, (", ".join(chosen),), values, note=note)
+
+    def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
+        """The label and its probability, with a tab between them."""
+        del options
+        best = max(prediction.values["probabilities"].values())
+        return f"{prediction.text}\t{best:.4f}"
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
+        """Return a few validation texts, the same each time, with their labels and predictions."""
+        assert isinstance(data, LabelledData)
+        examples = data.splits["val"].examples
+        chosen = [examples[(2 * i + 1) * len(examples) // (2 * SAMPLES)] for i in range(SAMPLES)]
+        found = self.predict(model, data.preprocessor, [one.text for one in chosen], options)
+        lines = [
+            f"text        {_short(one.text, 200)}\nlabel       {', '.join(one.labels)}\nprediction  "
+            f"{self.show(prediction, options)}"
+            for one, prediction in zip(chosen, found, strict=True)
+        ]
+        return Sample("\n\n".join(lines))
+
+    def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
+        """Return the confusion matrix and the reliability diagram of the validation split."""
+        from seqexp.tracking.plots import confusion_figure, reliability_figure
+
+        del rows
+        assert isinstance(data, LabelledData)
+        true = labels_of(data, "val")
+        if true.ndim == 2:
+            return {}
+        logits, _ = self._split_logits(model, data, "val", EvalOptions())
+        predicted, names = logits.argmax(axis=1), data.preprocessor.labels
+        measured = calibration(softmax(logits).max(axis=1), predicted == true)
+        return {
+            "confusion": confusion_figure(confusion_matrix(true, predicted, len(names)), names, "validation"),
+            "reliability": reliability_figure(measured, "validation"),
+        }
+
+    def example_input(self, data: Data) -> str:
+        """Return the first text of the validation split."""
+        assert isinstance(data, LabelledData)
+        return data.splits["val"].examples[0].text
+
+
+def labels_of(data: LabelledData, split: str) -> Any:
+    """Return the true labels of a split: numbers (N,), or zeros and ones (N, C)."""
+    labels = data.splits[split].labels
+    if not data.config.multilabel:
+        return np.array([one[0] for one in labels], dtype=np.int64)
+    found = np.zeros((len(labels), len(data.preprocessor.labels)), dtype=np.int64)
+    for row, some in zip(found, labels, strict=True):
+        row[list(some)] = 1
+    return found
+
+
+def _scores(predicted: Any, true: Any, labels: int) -> tuple[LabelScores, Any]:
+    """Return the scores of each label, and which texts are right."""
+    if true.ndim == 2:
+        return scores_of_sets(true, predicted), (predicted == true).all(axis=1)
+    return scores_of_labels(true, predicted, labels), predicted == true
+
+
+def _one_text(example: Any) -> str:
+    return example.text if example.pair is None else f"{example.text} {example.pair}"
+
+
+def _short(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
