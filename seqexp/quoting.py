@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Values of these keys are text, in which commas, brackets, colons and '=' have no special meaning.
-LITERAL_KEYS = {"prompt", "text", "stop"}
+LITERAL_KEYS = {"prompt", "text", "stop", "label_separator", "label_until"}
 # The same, except that an unquoted null means "not given", and a comma separates values in a sweep.
 PATH_KEYS = {
     "input", "output", "path", "source_path", "target_path", "val_path", "test_path", "val_source_path",
     "val_target_path", "test_source_path", "test_target_path", "init_from", "name", "run", "resume",
-    "attention",
+    "attention", "label_path", "val_label_path", "test_label_path", "vectors", "vector_words",
 }  # fmt: skip
 # Values of these keys are mappings with arbitrary keys, which Hydra accepts only with ++.
 MAPPING_KEYS = {"lr_scale"}

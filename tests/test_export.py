@@ -19,8 +19,13 @@ from translation_models import (
     wild,
 )
 
+from seqexp.models.fasttext_bag import FastTextBag
 from seqexp.models.gpt import GPT
+from seqexp.models.recurrent_encoder import RecurrentEncoder
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
+from seqexp.models.textcnn import TextCNN
+from seqexp.models.textcnn_options import CHANNELS
+from seqexp.models.transformer_encoder import TransformerEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,3 +144,42 @@ def test_a_translator_that_reverses_its_source(cell: str) -> None:
     model = make_nmt(torch.float32, cell=cell, reverse_source=True, n_layer=1)
     program = exported(model, sentences(2, 4, 3), ({0: B}, {0: B}, {0: B}))
     same(program, model, *sentences(3, 4, 3))
+
+
+def texts(rows: int, T: int) -> tuple[Tensor, Tensor]:
+    """Texts of different lengths, the first as long as all."""
+    lengths = torch.tensor([T, *(1 + (7 * row) % T for row in range(1, rows))])
+    return random_tokens(V, rows, T), lengths
+
+
+CLASSIFIERS: list[tuple[type[nn.Module], dict[str, Any]]] = [
+    *((TextCNN, {"n_embd": 6, "n_filter": 4, "channels": channels}) for channels in CHANNELS),
+    (FastTextBag, {"n_embd": 6, "n_gram": 3, "buckets": 50}),
+    *(
+        (
+            TransformerEncoder,
+            {"n_head": 2, "n_embd": 8, "ffn_size": 12, "max_len": 32, "positions": positions},
+        )
+        for positions in POSITIONS
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), CLASSIFIERS)
+def test_a_classifier(kind: type[nn.Module], options: dict[str, Any]) -> None:
+    """Any batch and any length, those shorter than the filters too."""
+    torch.manual_seed(0)
+    model = wild(kind(V, 3, **options), torch.float32)
+    program = exported(model, texts(2, 8), ({0: B, 1: T}, {0: B}))
+    for shape in ((2, 8), (5, 32), (1, 2)):
+        same(program, model, *texts(*shape))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_network_that_reads_in_both_directions(cell: str) -> None:
+    """Any batch of the length that was exported; texts in it may be shorter."""
+    torch.manual_seed(0)
+    model = wild(RecurrentEncoder(V, 3, cell, 5, 2, 6), torch.float32)
+    program = exported(model, texts(2, 4), ({0: B}, {0: B}))
+    for rows in (2, 5, 1):
+        same(program, model, *texts(rows, 4))

@@ -21,7 +21,8 @@ from seqexp.training.misfit import MISFIT
 
 def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:
     """Build the model that `config.name` names; `sizes` are the sizes that the data decides."""
-    options = {key: value for key, value in asdict(config).items() if key != "name"}
+    outside = ("name", *getattr(config, "OUTSIDE", ()))
+    options = {key: value for key, value in asdict(config).items() if key not in outside}
     model: nn.Module = registry.load("model", config.name)(**sizes, **options)
     return model
 

@@ -143,6 +143,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         set_up_device,
     )
     from seqexp.commands.init_from import Source
+    from seqexp.commands.vectors import take_vectors
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.training.loop import Trainer
@@ -166,6 +167,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         log.warning("NOTE: %s", described["stand_in"])
     task = build_task(config.task)
     model = build_model(config.model, task.sizes(data.preprocessor))
+    vectors = None if resumed else take_vectors(model, config.model, data.preprocessor, config.seed)
     initialised = source.initialise(model) if source else None
     model = model.to(device.torch)
     check_carried_state(config, model)
@@ -194,6 +196,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         "reproducible": config.trainer.max_minutes is None,
         "without_effect": unused,
         "notes": notes,
+        **({"vectors": vectors} if vectors else {}),
         **({"init_from": initialised} if initialised else {}),
         **({"frozen": frozen} if frozen else {}),
     }

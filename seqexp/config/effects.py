@@ -40,9 +40,9 @@ def unused_generation(generation: GenerationConfig, task: Any) -> list[str]:
         for spec in fields(generation)
         if getattr(generation, spec.name) != getattr(default, spec.name)
     ]
+    read = ", ".join(f"generation.{key}" for key in used) or "no settings of generation"
     return [
-        f"generation.{name}={getattr(generation, name)} has no effect on task={task.name}, which reads "
-        f"{', '.join(f'generation.{key}' for key in used)}"
+        f"generation.{name}={getattr(generation, name)} has no effect on task={task.name}, which reads {read}"
         for name in changed
         if name not in used
     ]

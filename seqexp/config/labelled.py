@@ -24,6 +24,9 @@ class LabelledConfig:
     With `multilabel` a text has any number of labels, separated by `label_separator`. `label_until` cuts
     labels before a character (``NUM:date`` is NUM). `pieces` joins SentencePiece pieces to text.
 
+    With `class_weights` the training loss of a text is multiplied by N / (C n), where n of the N training
+    texts have its label, one of C.
+
     A batch has texts of similar length: `batch_size` of them, or up to `batch_tokens` tokens with padding.
     Texts are cut after `max_seq_len` tokens.
     """
@@ -56,6 +59,7 @@ class LabelledConfig:
     label_until: str | None = None
     pieces: bool = False
     encoding: str | None = None
+    class_weights: bool = False
     batch_size: int = 32
     batch_tokens: int | None = None
     max_seq_len: int = 256
@@ -66,6 +70,10 @@ class LabelledConfig:
         check_range("data.batch_size", self.batch_size, 1)
         check_range("data.batch_tokens", self.batch_tokens, 1)
         check_range("data.max_seq_len", self.max_seq_len, 2)
+        check_rule(
+            not (self.class_weights and self.multilabel),
+            "data.class_weights is for one label a text, and data.multilabel=true: leave one of them out.",
+        )
         for split in ("", "val_", "test_"):
             path, labels = getattr(self, f"{split}path"), getattr(self, f"{split}label_path")
             check_rule(

@@ -50,9 +50,21 @@ def window(*, _root_: Any) -> int:
     return data.get("seq_len") or data.get("max_seq_len") or DEFAULT_WINDOW
 
 
+# Width of a recurrent model's embedding where tokens are words or subwords.
+DEFAULT_EMBEDDING = 128
+
+
+def embedding(*, _root_: Any) -> int:
+    """Resolve ``${embedding:}`` to a width for the words of sentences, and to 0 (none) for other tokens."""
+    name = (_root_.get("data") or {}).get("name")
+    sentences = name and getattr(registry.load_schema("data", name), "TOKENIZES", "") == "sentences"
+    return DEFAULT_EMBEDDING if sentences else 0
+
+
 def register_schemas() -> None:
     """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
+    OmegaConf.register_new_resolver("embedding", embedding, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_eval", node=EvalConfig)

@@ -21,13 +21,15 @@ class Batch:
     `lengths` (B,) says how many positions of a tensor are real, by the tensor's name, where rows are padded.
     `counts` (B,) is the number of items of each row that the loss averages over, and `count` their sum, known
     before the forward pass. `continues` says that each row goes on where that row of the batch before ended,
-    so that a recurrent model may carry its state over.
+    so that a recurrent model may carry its state over. `tokens_read` is given where a model reads more
+    tokens than the loss counts; the speed is computed from it.
     """
 
     tensors: Mapping[str, Tensor]
     counts: npt.NDArray[np.int64]
     lengths: Mapping[str, Tensor] = field(default_factory=dict)
     continues: bool = False
+    tokens_read: int | None = None
 
     def __getattr__(self, name: str) -> Tensor:
         try:

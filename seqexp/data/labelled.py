@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.labelled import LabelledConfig
-from seqexp.data.lines import DecodedText, fold_spaces, read_text
+from seqexp.data.lines import ORDINARY_SPACES, DecodedText, fold_spaces, read_text
 from seqexp.data.sources import usual_places
 from seqexp.errors import UserError, suggest
 from seqexp.files import as_utf8, user_path
@@ -26,6 +27,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zip")
 # Limit for the longest cell of a table, in characters.
 MOST_CHARACTERS = 10_000_000
 WORD_BOUNDARY = "\u2581"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def with_all_splits(splits: dict[str, list[Example]]) -> dict[str, list[Example]
     The cut depends on the examples alone.
     """
     train, made = splits["train"], dict(splits)
+    sizes = Counter(example.labels for example in train)
     for number, name in enumerate(("val", "test")):
         if name in made:
             continue
@@ -91,10 +94,9 @@ def with_all_splits(splits: dict[str, list[Example]]) -> dict[str, list[Example]
         draw = np.random.default_rng(number)
         chosen: set[int] = set()
         for label in sorted(by_label):
-            members = by_label[label]
-            # Round up for classes of two examples or more, so that every split has all of them.
-            count = max(len(members) // 10, int(len(members) > 2))
-            chosen.update(draw.permutation(members)[:count].tolist())
+            # Round up for classes of three examples or more, so that every split has all of them.
+            count = max(sizes[label] // 10, int(sizes[label] > 2))
+            chosen.update(draw.permutation(by_label[label])[:count].tolist())
         made[name] = [example for index, example in enumerate(train) if index in chosen]
         train = [example for index, example in enumerate(train) if index not in chosen]
         if not made[name]:
@@ -155,7 +157,7 @@ def read_labelled(
     notes = [] if notes is None else notes
     if label_path is not None:
         rows = _two_files(path, label_path, config, notes)
-    elif path.is_dir():
+    elif path.is_dir() or config.format == "folders":
         rows = _folders(path, config, notes)
     else:
         kind = _format_of(path, config.format)
@@ -180,11 +182,14 @@ def read_labelled(
     return examples
 
 
-def _example(text: str, pair: str | None, label: str, where: str, config: LabelledConfig) -> Example:
+def _example(
+    text: str, pair: str | None, label: str | list[str], where: str, config: LabelledConfig
+) -> Example:
     if config.multilabel:
-        labels = tuple(sorted({one.strip() for one in label.split(config.label_separator)} - {""}))
+        given = label.split(config.label_separator) if isinstance(label, str) else label
+        labels = tuple(sorted({fold_spaces(one) for one in given} - {""}))
     else:
-        labels = (label.strip(),)
+        labels = (fold_spaces(label if isinstance(label, str) else label[0]),)
         if not labels[0]:
             raise UserError(f"{where}: there is no label.")
     if config.label_until:
@@ -207,7 +212,8 @@ def _joined(pieces: str) -> str:
     return pieces.replace(" ", "").replace(WORD_BOUNDARY, " ")
 
 
-Row = tuple[str, str | None, str, str]
+# Text, second text, label (or a list of labels), and where they are.
+Row = tuple[str, str | None, str | list[str], str]
 
 
 def _format_of(path: Path, wanted: str) -> str:
@@ -245,6 +251,9 @@ def _two_files(path: Path, label_path: Path, config: LabelledConfig, notes: list
 
 def _folders(folder: Path, config: LabelledConfig, notes: list[str]) -> Iterator[Row]:
     """One folder for each label, with one text in each file."""
+    if not folder.is_dir() or config.format not in ("auto", "folders"):
+        kind = "folder" if folder.is_dir() else "file"
+        raise UserError(f"data.format={config.format}: {as_utf8(folder)} is a {kind}; use data.format=auto.")
     labels = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     if not labels:
         raise UserError(
@@ -265,20 +274,24 @@ def _label_lines(text: DecodedText, name: str, config: LabelledConfig, kind: str
             continue
         labels, rest = [], line.strip()
         if kind == "label_first":
-            label, _, rest = rest.partition(" ")
+            label, rest = _first_word(rest)
             labels = [label]
         else:
             while rest.startswith(FASTTEXT_PREFIX):
-                label, _, rest = rest.partition(" ")
+                label, rest = _first_word(rest)
                 labels.append(label.removeprefix(FASTTEXT_PREFIX))
-                rest = rest.lstrip()
         if not labels or (len(labels) > 1 and not config.multilabel):
             expected = "a text and one label" if labels else f"{FASTTEXT_PREFIX}x before the text"
             raise UserError(
                 f"{where}: expected {expected}, got {line[:60]!r}"
                 + ("; several labels a text need data.multilabel=true." if labels else ".")
             )
-        yield rest, None, config.label_separator.join(labels), where
+        yield rest, None, labels, where
+
+
+def _first_word(line: str) -> tuple[str, str]:
+    word, *rest = ORDINARY_SPACES.split(line, maxsplit=1)
+    return word, rest[0] if rest else ""
 
 
 def _table(text: DecodedText, name: str, config: LabelledConfig, kind: str) -> Iterator[Row]:
@@ -332,7 +345,7 @@ def _json_lines(text: DecodedText, name: str, config: LabelledConfig, kind: str)
 
 def _parquet(path: Path, config: LabelledConfig) -> Iterator[Row]:
     try:
-        import pyarrow.parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        import pyarrow.parquet
     except ImportError as error:
         raise UserError("parquet files need the package pyarrow; run: pip install pyarrow") from error
     try:
@@ -357,14 +370,19 @@ def _of_record(row: dict[str, Any], where: str, config: LabelledConfig) -> Row:
             )
         cells.append(row[column])
     text, pair, label = cells
-    if isinstance(label, list) and config.multilabel:
-        label = config.label_separator.join(map(str, label))
     for value, key in ((text, "text"), (pair, "text_pair")):
         if value is not None and not isinstance(value, str):
             raise UserError(f"{where}: {getattr(config, key)!r} is not text.")
+    if isinstance(label, list) and config.multilabel:
+        return _whole(text), _whole(pair), [_whole(str(one)) for one in label], where
     if isinstance(label, dict | list):
         raise UserError(f"{where}: {config.label!r} has several values; use data.multilabel=true.")
-    return text, pair, str(label), where
+    return _whole(text), _whole(pair), _whole(str(label)), where
+
+
+def _whole(text: Any) -> Any:
+    """Replace lone surrogates with U+FFFD; JSON can have them, and they cannot be encoded."""
+    return None if text is None else LONE_SURROGATE.sub("\ufffd", text)
 
 
 def label_counts(examples: list[Example]) -> Counter[str]:

@@ -1,7 +1,9 @@
 """Labelled texts as a data set: tokenized, in batches of similar length."""
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +30,8 @@ from seqexp.errors import UserError, suggest
 from seqexp.files import user_path
 from seqexp.quoting import counted
 from seqexp.tokenizers.base import Tokenizer
+
+log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 
@@ -62,7 +66,10 @@ def text_batch(tokens: list[Ids], extra: dict[str, torch.Tensor] | None = None) 
     padded = np.zeros((len(tokens), lengths.max()), dtype=np.int64)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(tokens)
     tensors = {"tokens": torch.from_numpy(padded), **(extra or {})}
-    return Batch(tensors, np.ones(len(tokens), np.int64), {"tokens": torch.from_numpy(lengths)})
+    return Batch(
+        tensors, np.ones(len(tokens), np.int64), {"tokens": torch.from_numpy(lengths)},
+        tokens_read=int(lengths.sum()),
+    )  # fmt: skip
 
 
 class LabelledData(Data):
@@ -100,9 +107,9 @@ class LabelledData(Data):
         seed: int = 1,
         preprocessor: Preprocessor | None = None,
     ) -> Self:
-        """Read the examples; fit tokenizer and labels on the training split, or take another run's tokenizer.
+        """Read the examples; fit tokenizer and labels on the training split, or take another run's.
 
-        The labels of another run's preprocessor are taken too, if it has any.
+        A language model's preprocessor has no labels; they are then fitted.
         """
         corpus = cls.find_corpus(config)
         train = corpus.splits["train"]
@@ -112,15 +119,24 @@ class LabelledData(Data):
                 f"the training split has {counted(len(counts), 'label')} ({', '.join(counts) or 'none'}); "
                 "a classifier needs two or more."
             )
-        values = {"label_counts": dict(sorted(counts.items())), "multilabel": config.multilabel}
+        values = {
+            "label_counts": dict(sorted(counts.items())),
+            "multilabel": config.multilabel,
+            "pairs": config.text_pair is not None,
+            "max_seq_len": config.max_seq_len,
+        }
         if preprocessor is None:
             start = registry.load("tokenizer", tokenizer.name).sentence_start
             texts = (start + text for one in train for text in (one.text, one.pair) if text is not None)
             fitted = fit_tokenizer(tokenizer, texts, ["labelled", examples_sha256(train)])
             preprocessor = Preprocessor({"text": fitted}, _sorted_labels(counts), values)
-        elif not preprocessor.labels:
-            preprocessor = Preprocessor(preprocessor.tokenizers, _sorted_labels(counts), values)
-        return cls(config, corpus, preprocessor, seed)
+        else:
+            labels = preprocessor.labels or _sorted_labels(counts)
+            preprocessor = Preprocessor(preprocessor.tokenizers, labels, values)
+        data = cls(config, corpus, preprocessor, seed)
+        for note in data.notes():
+            log.warning("NOTE: %s", note)
+        return data
 
     @classmethod
     def for_evaluation(
@@ -135,7 +151,8 @@ class LabelledData(Data):
         other.refuse_all_but(("path", "encoding"))
         if other.path:
             notes: list[str] = []
-            examples = read_labelled(user_path(other.path), config, None, notes)
+            given = replace(config, encoding=other.encoding)
+            examples = read_labelled(user_path(other.path), given, None, notes)
             corpus = LabelledCorpus({"all": examples}, f"data.path={other.path}", (other.path,), tuple(notes))
         else:
             corpus = cls.find_corpus(config)
@@ -158,6 +175,13 @@ class LabelledData(Data):
                     )
             labels.append(tuple(numbers[label] for label in one.labels))
         return LabelledSplit(examples, tokens, labels, cut)
+
+    @cached_property
+    def _weights(self) -> torch.Tensor:
+        """The weight of each label, (C,): its mean over the training texts is 1."""
+        counts = label_counts(self.corpus.splits["train"])
+        own = [max(1, counts[label]) for label in self.preprocessor.labels]
+        return sum(counts.values()) / (len(own) * torch.tensor(own, dtype=torch.float32))
 
     @property
     def steps_per_epoch(self) -> float:
@@ -183,6 +207,8 @@ class LabelledData(Data):
         else:
             labels = torch.tensor([part.labels[member][0] for member in members])
         extra = {"labels": labels, "index": torch.from_numpy(np.asarray(members, dtype=np.int64))}
+        if self.config.class_weights and split == "train":
+            extra["weights"] = self._weights[labels]
         return text_batch([part.tokens[member] for member in members], extra)
 
     def views(self, max_len: int | None) -> tuple[list[Any], list[str]]:
@@ -235,6 +261,6 @@ class LabelledData(Data):
 
 def _sorted_labels(counts: dict[str, int]) -> tuple[str, ...]:
     """Labels in alphabetical order, numbers by value."""
-    if all(label.lstrip("-").isdecimal() for label in counts):
-        return tuple(sorted(counts, key=int))
+    if all(label.removeprefix("-").isdecimal() for label in counts):
+        return tuple(sorted(counts, key=lambda label: (int(label), label)))
     return tuple(sorted(counts))

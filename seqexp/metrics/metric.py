@@ -23,11 +23,11 @@ class Metric:
     higher_is_better: bool | None = None
 
     def to_plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return plain values for JSON and checkpoints, also where a task computed with numpy's numbers."""
         return {
-            "value": self.value,
-            "count": self.count,
-            "interval": list(self.interval) if self.interval else None,
+            "value": float(self.value),
+            "count": int(self.count),
+            "interval": [float(end) for end in self.interval] if self.interval else None,
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
         }

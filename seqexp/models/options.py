@@ -24,3 +24,15 @@ def check_head_width(n_embd: int, n_head: int, positions: str) -> None:
         f"model.positions={positions} needs an even width, and it is {even} here "
         f"(model.n_embd={n_embd}, model.n_head={n_head}).",
     )
+
+
+def check_vectors(vectors: str | None, vector_words: str | None) -> None:
+    """Check that a list of words is not given without the vectors that it belongs to.
+
+    Raises:
+        UserError: it is.
+    """
+    check_rule(
+        vectors is not None or vector_words is None,
+        f"model.vector_words={vector_words} has the words of model.vectors=<a .npy file>; give both.",
+    )

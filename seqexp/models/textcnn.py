@@ -47,6 +47,10 @@ class TextCNN(nn.Module):
         )
         self.head = nn.Linear(n_filter * len(self.widths), n_outputs)
 
+    def word_embeddings(self) -> list[nn.Embedding]:
+        """Return the embeddings that pretrained vectors initialise."""
+        return [one for one in self.embeddings.values() if isinstance(one, nn.Embedding)]
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1] + max(self.widths), device=tokens.device)

@@ -13,9 +13,12 @@ from tqdm import tqdm
 from seqexp.config.classification import ClassificationConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
+from seqexp.data.labelled import Example
 from seqexp.data.labelled_data import LabelledData, encode_text, text_batch
+from seqexp.data.lines import fold_spaces
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.sampling import evaluation_mode
+from seqexp.errors import UserError
 from seqexp.metrics.baseline import majority, tfidf_logistic
 from seqexp.metrics.classification import (
     BINS,
@@ -193,6 +196,7 @@ class Classification(Task):
         true, n = labels_of(data, split), len(examples)
         several = true.ndim == 2
         report: dict[str, Any] = {
+            "split": split,
             "texts": n,
             "labels": [
                 {
@@ -212,7 +216,7 @@ class Classification(Task):
             surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
             report["mistakes"] = [
                 {
-                    "text": examples[i].text, "true": names[true[i]], "predicted": names[predicted[i]],
+                    "text": _one_text(examples[i]), "true": names[true[i]], "predicted": names[predicted[i]],
                     "probability": float(confidence[i]), "where": examples[i].where,
                 }
                 for i in surest
@@ -221,7 +225,7 @@ class Classification(Task):
                 f"{names[t]}\t{names[p]}\t{c:.6f}\n"
                 for t, p, c in zip(true, predicted, confidence, strict=True)
             )
-        self._compare_with_baselines(evaluation, data, split, true, report)
+        self._compare_with_baselines(evaluation, data, split, true)
         evaluation.details = {"classification": report}
 
     def _calibrate(
@@ -247,7 +251,7 @@ class Classification(Task):
         return found
 
     def _compare_with_baselines(
-        self, evaluation: Evaluation, data: LabelledData, split: str, true: Any, report: dict[str, Any]
+        self, evaluation: Evaluation, data: LabelledData, split: str, true: Any
     ) -> None:
         """Add the most frequent label and TF-IDF with logistic regression, fitted on the training split."""
         if "train" not in data.splits:
@@ -255,12 +259,13 @@ class Classification(Task):
             return
         fitted = labels_of(data, "train")
         predictions = {"majority": majority(fitted, len(true))}
-        if len(fitted) <= MOST_FITTED:
-            texts = {name: [_one_text(e) for e in data.splits[name].examples] for name in ("train", split)}
-            predictions["tfidf"] = tfidf_logistic(texts["train"], fitted, texts[split])
-        else:
+        texts = {name: [_one_text(e) for e in data.splits[name].examples] for name in ("train", split)}
+        if len(fitted) > MOST_FITTED:
             evaluation.notes.append(f"no TF-IDF baseline: more than {MOST_FITTED:,} training texts")
-        report["baselines"] = {}
+        elif not any(text.strip() for text in texts["train"]):
+            evaluation.notes.append("no TF-IDF baseline: the training texts are empty")
+        else:
+            predictions["tfidf"] = tfidf_logistic(texts["train"], fitted, texts[split])
         for name, predicted in predictions.items():
             scores, right = _scores(predicted, true, len(data.preprocessor.labels))
             n = len(true)
@@ -309,19 +314,36 @@ class Classification(Task):
     def predict(
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
     ) -> Iterator[Prediction]:
-        """Return an iterator over the label of each text, or its labels, with the probabilities of all."""
+        """Return an iterator over the label of each text, or its labels, with the probabilities of all.
+
+        If the run was trained on pairs of texts, an input is two texts with a tab between them.
+
+        Raises:
+            UserError: an input is not a pair of texts.
+        """
         del options
-        return self._predictions(model, preprocessor, inputs)
+        pairs: list[tuple[str, str | None]] = [(text, None) for text in inputs]
+        if preprocessor.values.get("pairs") is True:
+            pairs = [_split_pair(text, number) for number, text in enumerate(inputs, start=1)]
+        return self._predictions(model, preprocessor, inputs, pairs)
 
     def _predictions(
-        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str]
+        self,
+        model: Any,
+        preprocessor: Preprocessor,
+        inputs: Sequence[str],
+        pairs: Sequence[tuple[str, str | None]],
     ) -> Iterator[Prediction]:
         tokenizer, names, device = preprocessor["text"], preprocessor.labels, device_of(model)
-        most = getattr(model, "max_len", None) or int(preprocessor.values.get("max_seq_len", 1 << 30))
+        limits = (getattr(model, "max_len", None), preprocessor.values.get("max_seq_len"))
+        most = min((n for n in limits if isinstance(n, int) and n > 1), default=1 << 30)
         several = preprocessor.values.get("multilabel") is True
         for first in range(0, len(inputs), PREDICT_ROWS):
             texts = inputs[first : first + PREDICT_ROWS]
-            tokens = [encode_text(tokenizer, text, None, most) for text in texts]
+            tokens = [
+                encode_text(tokenizer, fold_spaces(text), None if pair is None else fold_spaces(pair), most)
+                for text, pair in pairs[first : first + PREDICT_ROWS]
+            ]
             with evaluation_mode(model), torch.inference_mode():
                 logits = self._logits(model, text_batch(tokens).to(device))
                 p = (logits.sigmoid() if several else logits.softmax(dim=1)).tolist()
@@ -344,35 +366,37 @@ class Classification(Task):
         assert isinstance(data, LabelledData)
         examples = data.splits["val"].examples
         chosen = [examples[(2 * i + 1) * len(examples) // (2 * SAMPLES)] for i in range(SAMPLES)]
-        found = self.predict(model, data.preprocessor, [one.text for one in chosen], options)
+        found = self.predict(model, data.preprocessor, [_input(one) for one in chosen], options)
         lines = [
-            f"text        {_short(one.text, 200)}\nlabel       {', '.join(one.labels)}\nprediction  "
+            f"text        {_short(_one_text(one), 200)}\nlabel       {', '.join(one.labels)}\nprediction  "
             f"{self.show(prediction, options)}"
             for one, prediction in zip(chosen, found, strict=True)
         ]
         return Sample("\n\n".join(lines))
 
     def figures(self, model: Any, data: Data, rows: Sequence[Row]) -> "dict[str, Figure]":
-        """Return the confusion matrix and the reliability diagram of the validation split."""
+        """Return the confusion matrix and the reliability diagram of the split in `rows`, else of val."""
         from seqexp.tracking.plots import confusion_figure, reliability_figure
 
-        del rows
         assert isinstance(data, LabelledData)
-        true = labels_of(data, "val")
+        reports = [row.evaluation.details.get("classification", {}) for row in rows]
+        usual = "val" if "val" in data.splits else data.default_split
+        split = next((report["split"] for report in reports if "split" in report), usual)
+        true = labels_of(data, split)
         if true.ndim == 2:
             return {}
-        logits, _ = self._split_logits(model, data, "val", EvalOptions())
+        logits, _ = self._split_logits(model, data, split, EvalOptions())
         predicted, names = logits.argmax(axis=1), data.preprocessor.labels
         measured = calibration(softmax(logits).max(axis=1), predicted == true)
         return {
-            "confusion": confusion_figure(confusion_matrix(true, predicted, len(names)), names, "validation"),
-            "reliability": reliability_figure(measured, "validation"),
+            "confusion": confusion_figure(confusion_matrix(true, predicted, len(names)), names, split),
+            "reliability": reliability_figure(measured, split),
         }
 
     def example_input(self, data: Data) -> str:
         """Return the first text of the validation split."""
         assert isinstance(data, LabelledData)
-        return data.splits["val"].examples[0].text
+        return _input(data.splits["val"].examples[0])
 
 
 def labels_of(data: LabelledData, split: str) -> Any:
@@ -393,8 +417,23 @@ def _scores(predicted: Any, true: Any, labels: int) -> tuple[LabelScores, Any]:
     return scores_of_labels(true, predicted, labels), predicted == true
 
 
-def _one_text(example: Any) -> str:
+def _one_text(example: Example) -> str:
     return example.text if example.pair is None else f"{example.text} {example.pair}"
+
+
+def _input(example: Example) -> str:
+    """Return an example as an input of `predict`."""
+    return example.text if example.pair is None else f"{example.text}\t{example.pair}"
+
+
+def _split_pair(text: str, number: int) -> tuple[str, str]:
+    parts = text.split("\t")
+    if len(parts) != 2:
+        raise UserError(
+            f"line {number}: expected two texts with a tab between them, as this run was trained on, got "
+            f"{_short(text)!r}."
+        )
+    return parts[0], parts[1]
 
 
 def _short(text: str, most: int = 80) -> str:

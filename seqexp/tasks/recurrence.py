@@ -55,7 +55,7 @@ def _norms(task: Task, model: Any, batch: Batch) -> dict[str, list[float]]:
         flat = [part for state in states for part in state]
         gradients = torch.autograd.grad(output.loss_sum / task.count(batch), flat, allow_unused=True)
     # In fp64: the square of a vanished gradient underflows in fp32.
-    zero = torch.zeros((), dtype=torch.float64, device=batch.inputs.device)
+    zero = torch.zeros((), dtype=torch.float64, device=device_of(model))
     norms = [zero if gradient is None else gradient.double().norm() for gradient in gradients]
     listed: list[float] = torch.stack(norms).tolist()
     parts = len(states[0])

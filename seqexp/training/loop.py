@@ -291,7 +291,7 @@ class Trainer:
         else:
             self._nll += update.nll
             self._count += update.count
-            self._window_tokens += batch.count
+            self._window_tokens += batch.count if batch.tokens_read is None else batch.tokens_read
             if self.settings.max_grad_norm:
                 parameters = [p for p in self.model.parameters() if p.grad is not None]
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, update.norm)
@@ -364,7 +364,7 @@ class Trainer:
         """Validate the last checkpoint, and mark it if it is the best."""
         with self._outside_the_window():
             results = self.validate()
-        values = {name: metric.value for name, metric in results.items()}
+        values = {name: float(metric.value) for name, metric in results.items()}
         self.metrics.write(self.step, values)
         self.latest.update(values)
         value, stage = values[self.settings.monitor], self.data.state()
