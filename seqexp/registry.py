@@ -59,6 +59,11 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             name: Entry("seqexp.data.labelled_data:LabelledData", "seqexp.config.labelled:LabelledConfig")
             for name in ("sst2", "sst5", "trec", "banking77", "cls_books", "umsab")
         },
+        "tagged": Entry("seqexp.data.tagged_data:TaggedData", "seqexp.config.tagged:OwnTaggedConfig"),
+        **{
+            name: Entry("seqexp.data.tagged_data:TaggedData", "seqexp.config.tagged:TaggedConfig")
+            for name in ("wnut17", "ud_ewt")
+        },
     },
     "task": {
         "language_modeling": Entry(
@@ -71,6 +76,7 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.tasks.classification:Classification",
             "seqexp.config.classification:ClassificationConfig",
         ),
+        "tagging": Entry("seqexp.tasks.tagging:Tagging", "seqexp.config.tagging:TaggingConfig"),
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),

@@ -59,12 +59,17 @@ def test_all_groups_of_the_design_are_there() -> None:
 def test_every_option_composes(option: str) -> None:
     group, _, name = option.partition("/")
     words = [f"{group}={name}"]
-    if option == "data/text":
+    if option in ("data/text", "data/parallel", "data/table", "data/tagged"):
         words.append("data.path=somewhere")
     if option == "data/parity":
         words.append("model=rnn")  # a GPT is judged on fewer lengths
-    if option == "data/parallel":
-        words.append("data.path=somewhere")
+    if option in (
+        "model/textcnn", "model/fasttext_bag", "model/birnn", "model/transformer_encoder",
+        "task/classification",
+    ):  # fmt: skip
+        words.append("data=opinions")
+    if option == "task/tagging":
+        words.append("data=wnut17")
     if option in ("model/nmt", "model/transformer", "task/translation"):
         words.append("data=tatoeba")
     if name in ("parity", "bits") and group != "data":
@@ -425,6 +430,8 @@ def test_every_model_says_its_kind() -> None:
     assert kinds == {
         "gpt": "causal", "rnn": "causal", "lstm": "causal", "gru": "causal",
         "nmt": "encoder_decoder", "transformer": "encoder_decoder",
+        "birnn": "encoder", "transformer_encoder": "encoder",
+        "textcnn": "classifier", "fasttext_bag": "classifier",
     }  # fmt: skip
 
 
