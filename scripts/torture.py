@@ -56,6 +56,14 @@ MODELS = {
             model=transformer data=phrasebook tokenizer=word model.n_layer=1 model.n_embd=32 model.n_head=2
             model.ffn_size=48 model.dropout=0.2 data.batch_tokens=256 task.bleu=false
         """,
+        "textcnn": """
+            model=textcnn data=opinions model.n_embd=16 model.n_filter=4 data.batch_size=8
+            trainer.monitor=val/macro_f1
+        """,
+        "birnn": """
+            model=birnn data=opinions model.n_embd=16 model.hidden_size=12 model.n_layer=2 data.batch_size=8
+            task.pooling=attention trainer.ema_decay=0.9
+        """,
     }.items()
 }
 # Values that may differ between two equal runs.
