@@ -21,6 +21,8 @@ class ClassificationConfig:
     READS: ClassVar[tuple[str, ...]] = ("labelled text",)
     ACCEPTS: ClassVar[tuple[str, ...]] = ("causal", "encoder", "classifier")
     GENERATION: ClassVar[tuple[str, ...]] = ()
+    # The loss of small data sets rises again long before the labels get worse.
+    MONITOR: ClassVar[str] = "val/macro_f1"
 
     name: str = "classification"
     pooling: str | None = None

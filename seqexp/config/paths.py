@@ -61,10 +61,18 @@ def embedding(*, _root_: Any) -> int:
     return DEFAULT_EMBEDDING if sentences else 0
 
 
+def monitor(*, _root_: Any) -> str:
+    """Resolve ``${monitor:}`` to the metric by which the task chooses the best checkpoint."""
+    name = (_root_.get("task") or {}).get("name")
+    declared: str = getattr(registry.load_schema("task", name), "MONITOR", "val/loss") if name else "val/loss"
+    return declared
+
+
 def register_schemas() -> None:
     """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
     OmegaConf.register_new_resolver("embedding", embedding, replace=True)
+    OmegaConf.register_new_resolver("monitor", monitor, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_eval", node=EvalConfig)

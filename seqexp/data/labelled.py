@@ -15,7 +15,7 @@ import numpy as np
 
 from seqexp.config.labelled import LabelledConfig
 from seqexp.data.lines import ORDINARY_SPACES, DecodedText, fold_spaces, read_text
-from seqexp.data.sources import usual_places
+from seqexp.data.sources import shown_places, usual_places
 from seqexp.errors import UserError, suggest
 from seqexp.files import as_utf8, user_path
 from seqexp.quoting import counted
@@ -130,7 +130,7 @@ def _find_files(config: LabelledConfig) -> tuple[dict[str, tuple[Path, Path | No
                 found[split] = _existing(str(place / name), beside, f"data={config.name}")
         return found, as_utf8(place)
     raise UserError(
-        f"data={config.name}: {config.train_file} was not found in {' or '.join(map(str, places))}. "
+        f"data={config.name}: {config.train_file} was not found in {shown_places(config.folder)}. "
         f"Get it from {config.source}, put its files there, or give data.path=."
     )
 

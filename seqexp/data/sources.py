@@ -131,6 +131,12 @@ def usual_places(name: str) -> list[str]:
     return [str(Path(root) / name) for root in [*roots, "data"]]
 
 
+def shown_places(name: str) -> str:
+    """Return `usual_places` for a message, which also names the variable if it is not set."""
+    unset = "" if os.environ.get("SEQEXP_DATA") else f" or $SEQEXP_DATA/{name} (the variable is not set)"
+    return " or ".join(usual_places(name)) + unset
+
+
 def find_in_usual_places(name: str) -> tuple[list[Path], str] | None:
     """The text files in the first usual place that has any, and its name."""
     for place in usual_places(name):

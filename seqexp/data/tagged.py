@@ -12,7 +12,7 @@ import numpy as np
 
 from seqexp.config.tagged import UNIVERSAL_TAGS, TaggedConfig
 from seqexp.data.lines import DecodedText, read_text
-from seqexp.data.sources import usual_places
+from seqexp.data.sources import shown_places, usual_places
 from seqexp.errors import UserError
 from seqexp.files import as_utf8, user_path
 from seqexp.quoting import counted
@@ -130,7 +130,7 @@ def _find_files(config: TaggedConfig) -> tuple[dict[str, Path], str]:
             }
             return found, as_utf8(place)
     raise UserError(
-        f"data={config.name}: {config.train_file} was not found in {' or '.join(map(str, places))}. "
+        f"data={config.name}: {config.train_file} was not found in {shown_places(config.folder)}. "
         f"Get it from {config.source}, put its files there, or give data.path=."
     )
 
