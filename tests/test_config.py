@@ -548,3 +548,16 @@ def test_a_plugin_adds_a_model_and_data(
     done = seqexp("train", "model=bigam")
     assert done.returncode == 2
     assert "Did you mean 'bigram'?" in done.stderr
+
+
+def test_defaults_that_go_by_other_choices() -> None:
+    """The window of labelled texts, the metric of the best checkpoint, and the embedding of words."""
+    table = ("data=table", "data.path=some.csv")
+    assert composed(*table).data.max_seq_len == 256
+    assert composed(*table, "model=gpt").model.max_len == 256
+    assert composed(*table, "model=gpt", "model.max_len=64").data.max_seq_len == 64
+    assert composed(*table).trainer.monitor == "val/macro_f1"
+    assert composed(*table, "trainer.monitor=val/loss").trainer.monitor == "val/loss"
+    assert composed("data=parity", "model=gru").trainer.monitor == "val/loss"
+    assert composed(*table, "model=lstm").model.n_embd == 128
+    assert composed("data=shakespeare", "model=lstm").model.n_embd == 0

@@ -650,6 +650,8 @@ def real(shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: 
     values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     del values["defaults"]
     assert values["folder"] == folder
+    if isinstance(values["max_seq_len"], str):  # it goes by the model
+        values["max_seq_len"] = 256
     return {"name": name, **values}
 
 

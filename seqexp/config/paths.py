@@ -50,6 +50,14 @@ def window(*, _root_: Any) -> int:
     return data.get("seq_len") or data.get("max_seq_len") or DEFAULT_WINDOW
 
 
+def window_at_most(most: int, *, _root_: Any) -> int:
+    """Resolve ``${window_at_most:256}`` to the typed window of the model (as by `init_from`), at most 256."""
+    model = _root_.get("model")
+    given = OmegaConf.to_container(model, resolve=False) if OmegaConf.is_dict(model) else {}
+    typed = given.get("max_len") if isinstance(given, dict) else None
+    return min(most, typed) if isinstance(typed, int) else most
+
+
 # Width of a recurrent model's embedding where tokens are words or subwords.
 DEFAULT_EMBEDDING = 128
 
@@ -71,6 +79,7 @@ def monitor(*, _root_: Any) -> str:
 def register_schemas() -> None:
     """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
+    OmegaConf.register_new_resolver("window_at_most", window_at_most, replace=True)
     OmegaConf.register_new_resolver("embedding", embedding, replace=True)
     OmegaConf.register_new_resolver("monitor", monitor, replace=True)
     store = ConfigStore.instance()
