@@ -148,7 +148,7 @@ def test_temperature_stays_in_its_range() -> None:
 
 
 def test_the_rejection_curve() -> None:
-    """Ten texts, of which the less sure are more often wrong."""
+    """Ten texts; the less sure are more often wrong."""
     confidence = np.array([0.55, 0.95, 0.6, 0.9, 0.65, 0.85, 0.7, 0.8, 0.75, 0.99])
     right = np.array([False, True, False, True, True, True, True, False, True, True])
     # From the surest on: right, right, right, right, wrong, right, right, right, wrong, wrong.

@@ -1,7 +1,6 @@
 """Labelled texts as a data set: tokenized, in batches of similar length."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -13,7 +12,7 @@ import torch
 from seqexp import registry
 from seqexp.config.data import OtherDataConfig
 from seqexp.config.labelled import LabelledConfig
-from seqexp.data.base import Data, check_same_corpus
+from seqexp.data.base import check_same_corpus
 from seqexp.data.batch import Batch
 from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.labelled import (
@@ -24,7 +23,8 @@ from seqexp.data.labelled import (
     label_counts,
     read_labelled,
 )
-from seqexp.data.pair_batch import LengthBatches
+from seqexp.data.length_batched import LengthBatchedData
+from seqexp.data.pair_batch import pad
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError, suggest
 from seqexp.files import user_path
@@ -56,23 +56,24 @@ def encode_text(tokenizer: Tokenizer, text: str, pair: str | None, most: int) ->
     for one in (text, pair):
         if one is not None:
             parts += [tokenizer.encode(tokenizer.sentence_start + one), np.array([tokenizer.eos_id])]
-    ids = np.concatenate(parts).astype(np.int64)
-    return ids if len(ids) <= most else np.append(ids[: most - 1], tokenizer.eos_id)
+    return _cut(np.concatenate(parts).astype(np.int64), most)
+
+
+def _cut(ids: Ids, most: int) -> Ids:
+    """Return at most so many tokens; the last one stays, which ends the text."""
+    return ids if len(ids) <= most else np.append(ids[: most - 1], ids[-1])
 
 
 def text_batch(tokens: list[Ids], extra: dict[str, torch.Tensor] | None = None) -> Batch:
     """Return a batch with `tokens` (B, T), zeros after each text, and further tensors."""
-    lengths = np.array([len(ids) for ids in tokens])
-    padded = np.zeros((len(tokens), lengths.max()), dtype=np.int64)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(tokens)
-    tensors = {"tokens": torch.from_numpy(padded), **(extra or {})}
+    padded, lengths = pad(tokens)
     return Batch(
-        tensors, np.ones(len(tokens), np.int64), {"tokens": torch.from_numpy(lengths)},
+        {"tokens": padded, **(extra or {})}, np.ones(len(tokens), np.int64), {"tokens": lengths},
         tokens_read=int(lengths.sum()),
     )  # fmt: skip
 
 
-class LabelledData(Data):
+class LabelledData(LengthBatchedData):
     """Labelled texts; a batch has `tokens` (B, T), their lengths, and `labels`.
 
     `labels` are numbers (B,), or with `multilabel` zeros and ones (B, C). `index` (B,) is the number of the
@@ -84,15 +85,7 @@ class LabelledData(Data):
         self.splits: dict[str, LabelledSplit] = {
             name: self._encode(examples) for name, examples in corpus.splits.items()
         }
-        self.default_split = "test" if "test" in self.splits else next(iter(self.splits))
-        self._batches = {
-            name: LengthBatches(part.lengths, part.lengths, config.batch_tokens or 1, self._rows)
-            for name, part in self.splits.items()
-        }
-
-    @property
-    def _rows(self) -> int | None:
-        return None if self.config.batch_tokens else self.config.batch_size
+        self._cut_batches()
 
     @classmethod
     def find_corpus(cls, config: LabelledConfig) -> LabelledCorpus:
@@ -163,7 +156,7 @@ class LabelledData(Data):
         tokenizer, most = self.preprocessor["text"], self.config.max_seq_len
         tokens = [encode_text(tokenizer, one.text, one.pair, 1 << 60) for one in examples]
         cut = sum(len(ids) > most for ids in tokens)
-        tokens = [ids if len(ids) <= most else np.append(ids[: most - 1], tokenizer.eos_id) for ids in tokens]
+        tokens = [_cut(ids, most) for ids in tokens]
         numbers = {label: number for number, label in enumerate(self.preprocessor.labels)}
         labels = []
         for one in examples:
@@ -183,18 +176,6 @@ class LabelledData(Data):
         own = [max(1, counts[label]) for label in self.preprocessor.labels]
         return sum(counts.values()) / (len(own) * torch.tensor(own, dtype=torch.float32))
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self._batches["train"])
-
-    def train_batch(self, step: int) -> Batch:
-        return self._batch("train", self._batches["train"].members(self.seed, step))
-
-    def eval_batches(self, split: str) -> Iterator[Batch]:
-        batches = self._batches[split]
-        for number in range(len(batches)):
-            yield self._batch(split, batches.in_order(number))
-
     def eval_count(self, split: str) -> int:
         return len(self.splits[split].examples)
 
@@ -210,10 +191,6 @@ class LabelledData(Data):
         if self.config.class_weights and split == "train":
             extra["weights"] = self._weights[labels]
         return text_batch([part.tokens[member] for member in members], extra)
-
-    def views(self, max_len: int | None) -> tuple[list[Any], list[str]]:
-        views, _ = super().views(max_len)
-        return views, self.notes()
 
     def notes(self) -> list[str]:
         """Notes on what was read and cut, and on texts that are also in training."""

@@ -20,8 +20,8 @@ def pair_batch(sources: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike
 
     Its tensors are `source` (B, S) and what the decoder reads and should give, `inputs` and `targets` (B, T).
     """
-    source, source_lengths = _pad([np.append(ids, end) for ids in sources])
-    outputs, target_lengths = _pad([np.append(ids, end) for ids in targets])
+    source, source_lengths = pad([np.append(ids, end) for ids in sources])
+    outputs, target_lengths = pad([np.append(ids, end) for ids in targets])
     inputs = torch.cat((torch.full((len(outputs), 1), end), outputs[:, :-1]), dim=1)
     return Batch(
         {"source": source, "inputs": inputs, "targets": outputs},
@@ -30,7 +30,7 @@ def pair_batch(sources: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike
     )
 
 
-def _pad(sentences: list[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+def pad(sentences: list[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     """Sentences as rows (B, longest), zeros after each, and their lengths (B,)."""
     lengths = np.array([len(ids) for ids in sentences])
     padded = np.zeros((len(sentences), lengths.max()), dtype=np.int64)

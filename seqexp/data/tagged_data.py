@@ -1,6 +1,6 @@
 """Tagged words as a data set: tokenized word by word, in batches of similar length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,11 +11,11 @@ import torch
 from seqexp import registry
 from seqexp.config.data import OtherDataConfig
 from seqexp.config.tagged import TaggedConfig
-from seqexp.data.base import Data, check_same_corpus
+from seqexp.data.base import check_same_corpus
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.labelled_data import text_batch
-from seqexp.data.pair_batch import LengthBatches
+from seqexp.data.length_batched import LengthBatchedData
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.tagged import (
     Sentence,
@@ -101,7 +101,7 @@ class TaggedSplit:
         return np.repeat(np.arange(len(self.sentences)), [len(one.words) for one in self.sentences])
 
 
-class TaggedData(Data):
+class TaggedData(LengthBatchedData):
     """Tagged words; a batch has `tokens` (B, T), their lengths, `targets` (B, T) and `index` (B,).
 
     The target at the first token of a word is the number of its tag. It is `IGNORE` at all other tokens, and
@@ -114,12 +114,7 @@ class TaggedData(Data):
         self.splits: dict[str, TaggedSplit] = {
             name: self._encode(name, sentences) for name, sentences in corpus.splits.items()
         }
-        self.default_split = "test" if "test" in self.splits else next(iter(self.splits))
-        rows = None if config.batch_tokens else config.batch_size
-        self._batches = {
-            name: LengthBatches(part.lengths, part.lengths, config.batch_tokens or 1, rows)
-            for name, part in self.splits.items()
-        }
+        self._cut_batches()
 
     @classmethod
     def build(
@@ -197,18 +192,6 @@ class TaggedData(Data):
         tags = (tag for sentence in sentences for tag in sentence.tags)
         return TaggedSplit(sentences, rows, np.array([numbers.get(tag, IGNORE) for tag in tags]), cut)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self._batches["train"])
-
-    def train_batch(self, step: int) -> Batch:
-        return self._batch("train", self._batches["train"].members(self.seed, step))
-
-    def eval_batches(self, split: str) -> Iterator[Batch]:
-        batches = self._batches[split]
-        for number in range(len(batches)):
-            yield self._batch(split, batches.in_order(number))
-
     def eval_count(self, split: str) -> int:
         return len(self.splits[split].targets)
 
@@ -223,10 +206,6 @@ class TaggedData(Data):
             [row.tokens for row in rows], {"targets": torch.from_numpy(targets), "index": index}
         )
         return replace(batch, counts=(targets != IGNORE).sum(axis=1))
-
-    def views(self, max_len: int | None) -> tuple[list[Any], list[str]]:
-        views, _ = super().views(max_len)
-        return views, self.notes()
 
     def notes(self) -> list[str]:
         """Notes on what was read and cut, on unknown tags, and on sentences that are also in training."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FastTextBag(nn.Module):
-    """Tokens (B, T), of which `lengths` (B,) are real, to logits (B, C).
+    """Map tokens (B, T) of texts with `lengths` (B,) to logits (B, C).
 
     The features of a text are its tokens and its n-grams of up to `n_gram` tokens, which share `buckets`
     embeddings by a hash; the text is the mean of their embeddings.

@@ -16,7 +16,7 @@ LAYERS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class RecurrentEncoder(nn.Module):
-    """Tokens (B, T), of which `lengths` (B,) are real, to outputs (B, T, C) of both directions' states.
+    """Map tokens (B, T) of texts with `lengths` (B,) to outputs (B, T, C) of both directions' states.
 
     `cell` is ``rnn``, ``lstm`` or ``gru``. Dropout is that of the embedding, between layers and before the
     head.

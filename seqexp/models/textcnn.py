@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class TextCNN(nn.Module):
-    """Tokens (B, T), of which `lengths` (B,) are real, to logits (B, C).
+    """Map tokens (B, T) of texts with `lengths` (B,) to logits (B, C).
 
     Filters of each width read every window of that many tokens, windows that reach beyond the ends of the
     text included; the maximum over the windows is the feature. ``channels=static`` keeps the embedding as it

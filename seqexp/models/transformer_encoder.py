@@ -13,7 +13,7 @@ from seqexp.models.transformer import EncoderBlock
 
 
 class TransformerEncoder(nn.Module):
-    """Tokens (B, T), of which `lengths` (B,) are real, to outputs (B, T, C); every token reads all others."""
+    """Map tokens (B, T) of texts with `lengths` (B,) to outputs (B, T, C); every token reads all others."""
 
     reads_lengths = True
 

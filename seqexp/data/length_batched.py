@@ -1,0 +1,55 @@
+"""The base of data sets whose batches hold examples of similar length."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqexp.data.base import Data, View
+from seqexp.data.batch import Batch
+from seqexp.data.pair_batch import LengthBatches
+
+
+class LengthBatchedData(Data):
+    """Batches of `config.batch_size` examples, or of up to `config.batch_tokens` tokens with padding.
+
+    A subclass sets `config`, `seed` and `splits`, whose values have the `lengths` of their examples, calls
+    `_cut_batches`, and makes a batch of given examples.
+    """
+
+    seed: int
+    splits: dict[str, Any]
+
+    def _cut_batches(self) -> None:
+        self.default_split = "test" if "test" in self.splits else next(iter(self.splits))
+        rows = None if self.config.batch_tokens else self.config.batch_size
+        self._batches = {
+            name: LengthBatches(part.lengths, part.lengths, self.config.batch_tokens or 1, rows)
+            for name, part in self.splits.items()
+        }
+
+    @abstractmethod
+    def _batch(self, split: str, members: npt.NDArray[np.int64]) -> Batch:
+        """Return the batch of examples by their numbers in the split."""
+
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """Return notes on what was read, cut, or is also in training."""
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self._batches["train"])
+
+    def train_batch(self, step: int) -> Batch:
+        return self._batch("train", self._batches["train"].members(self.seed, step))
+
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        batches = self._batches[split]
+        for number in range(len(batches)):
+            yield self._batch(split, batches.in_order(number))
+
+    def views(self, max_len: int | None) -> tuple[list[View], list[str]]:
+        views, _ = super().views(max_len)
+        return views, self.notes()
