@@ -9,7 +9,8 @@ def told_shortly(words: list[str], ran: Ran) -> None:
     assert "Traceback" not in ran.err, (words, ran.err[-1500:])
     last = ran.err.rstrip("\n").rpartition("\n")[2]
     if ran.code == 1 and "-m" in words:
-        assert " failed; the same line again runs only these" in ran.err, (words, ran.err[-1500:])
+        again = "; the same line again runs only these" if words[0] == "train" else ""
+        assert f" failed{again}:\n" in ran.err, (words, ran.err[-1500:])
     elif ran.code != 0:
         kind = {1: ": failed: ", 2: ": error: "}[ran.code]
         assert kind in ran.err, (words, ran.err[-1500:])
