@@ -12,6 +12,7 @@ from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
+from seqexp.models.lora import add_lora
 from seqexp.tasks.base import Task
 from seqexp.tracking.run_folder import RunFolder, find_run
 from seqexp.training.checkpoint import Checkpoints
@@ -24,6 +25,8 @@ def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:
     outside = ("name", *getattr(config, "OUTSIDE", ()))
     options = {key: value for key, value in asdict(config).items() if key not in outside}
     model: nn.Module = registry.load("model", config.name)(**sizes, **options)
+    if hasattr(config, "lora"):
+        add_lora(model, config.lora)
     return model
 
 

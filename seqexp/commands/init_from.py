@@ -62,7 +62,9 @@ def insert_source_overrides(value: str) -> None:
         settings = getattr(saved, group)
         if group in chosen and chosen[group] != settings.name:
             continue  # another model or tokenizer, with its own settings
-        inherited = group_overrides(group, settings)
+        # Options outside a model, such as low-rank updates, were those of the other run's training.
+        outside = tuple(f"{group}.{option}" for option in getattr(settings, "OUTSIDE", ()))
+        inherited = [one for one in group_overrides(group, settings) if not one.startswith(outside)]
         overrides += inherited[1:] if group in chosen else inherited
     file = run.checkpoints / "index.json"
     source = str(run.path) if checkpoint in ("best", "last") else str(file.with_name(_step_file(checkpoint)))
@@ -105,12 +107,17 @@ class Source:
             UserError: the checkpoint cannot be read.
         """
         from seqexp.data.preprocessor import Preprocessor
+        from seqexp.models.lora import merge_lora
         from seqexp.training.checkpoint import Checkpoints
 
         run, checkpoint = find_source(value)
         state = Checkpoints(run).load(checkpoint)
         preprocessor = Preprocessor.from_plain(state.get("preprocessor"))
-        return cls(str(run.path), int(state["step"]), state["model"], preprocessor, run.read_config())
+        config = run.read_config()
+        weights = state["model"]
+        if hasattr(config.model, "lora"):
+            weights = merge_lora(weights, config.model.lora)
+        return cls(str(run.path), int(state["step"]), weights, preprocessor, config)
 
     def preprocessor_for(self, config: TrainConfig) -> "Preprocessor | None":
         """Return the preprocessor to take over; None if another tokenizer was chosen."""
@@ -122,7 +129,10 @@ class Source:
         Raises:
             UserError: no weight has the name and shape of one of the model's.
         """
-        own = model.state_dict()
+        from seqexp.models.lora import own_names
+
+        names, state = own_names(model), model.state_dict()
+        own = {name: state[here] for name, here in names.items()}
         fitting = {
             name for name in own if name in self.weights and own[name].shape == self.weights[name].shape
         }
@@ -131,7 +141,7 @@ class Source:
                 f"init_from={self.run}: none of its weights has the name and shape of one of the model's; "
                 f"use model={self.config.model.name}, or leave model= out."
             )
-        model.load_state_dict({**own, **{name: self.weights[name] for name in fitting}})
+        model.load_state_dict({**state, **{names[name]: self.weights[name] for name in fitting}})
         other_shape = {
             name: f"{tuple(self.weights[name].shape)} there, {tuple(own[name].shape)} here"
             for name in own

@@ -24,7 +24,13 @@ RESUMABLE = (
     "trainer.", "optimizer.", "scheduler.", "device.", "generation.", "exams.", "data.path",
     "data.source_path", "data.target_path", "data.val_", "data.test_",
 )  # fmt: skip
-FIXED = ("trainer.freeze", "trainer.ema_decay", "optimizer.lr_scale")
+FIXED = (
+    "trainer.freeze",
+    "trainer.unfreeze_every",
+    "trainer.ema_decay",
+    "optimizer.lr_scale",
+    "optimizer.layer_decay",
+)
 
 
 def insert_saved_overrides(resume: str) -> None:
@@ -64,7 +70,12 @@ def insert_saved_overrides(resume: str) -> None:
 def group_overrides(group: str, settings: Any) -> list[str]:
     """Return overrides that choose the option of a group (if it has options) and set all its settings."""
     chosen = [f"{group}=base_{settings.name}"] if group in registry.ENTRIES else []
-    return [*chosen, *(_override(f"{group}.{key}", value) for key, value in to_plain(settings).items())]
+    found = []
+    for spec in fields(settings):
+        value = getattr(settings, spec.name)
+        key = f"{group}.{spec.name}"
+        found += group_overrides(key, value) if is_dataclass(value) else [_override(key, value)]
+    return [*chosen, *found]
 
 
 def _override(key: str, value: Any) -> str:

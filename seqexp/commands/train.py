@@ -144,6 +144,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     )
     from seqexp.commands.init_from import Source
     from seqexp.commands.vectors import take_vectors
+    from seqexp.models.lora import freeze_given
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.training.loop import Trainer
@@ -174,12 +175,16 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     notes = task.check(data, "val")
     parameters = parameter_report(model)  # of the model, whatever trainer.freeze leaves to train
     frozen = freeze(model, config.trainer.freeze)
+    if getattr(config.model, "lora", None) and config.model.lora.rank:
+        given = initialised or run.manifest()["init_from"]
+        frozen += freeze_given(model, [*given["new"], *given["other_shape"]])
     if frozen:
         parameters["trained"] = parameter_report(model)["total"]
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])
     hooks = _hooks(config, job, model, task, data)
     trainer = Trainer(config, model, forward, task, data, device, run, hooks)
     unused = without_effect(config, trainer.total)
+    notes += [note for hook in trainer.hooks for note in hook.notes(trainer)]
     manifest = {
         "command": "train",
         **environment(),
@@ -273,8 +278,11 @@ def _hooks(config: TrainConfig, job: SweepJob | None, model: Any, task: Any, dat
     from seqexp.training.hooks.memory import FreedMemory
     from seqexp.training.hooks.pruning import Pruning
     from seqexp.training.hooks.samples import Samples
+    from seqexp.training.hooks.unfreezing import GradualUnfreezing
 
     hooks: list[Any] = [FreedMemory()]
+    if config.trainer.unfreeze_every is not None:
+        hooks.append(GradualUnfreezing(model, config.trainer.unfreeze_every))
     if config.trainer.ema_decay is not None:
         hooks.append(EMA(model, task, config.trainer.ema_decay))
     if config.exams.wanted:

@@ -1,6 +1,6 @@
 """Notes on settings without effect, which are logged and recorded."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from seqexp.config.root import TrainConfig
@@ -11,12 +11,15 @@ def without_effect(config: TrainConfig, steps: int | None) -> list[str]:
     """Return notes on settings of a training run that have no effect, or not the expected one.
 
     `steps` is the planned number of steps, or None if only minutes are given. A group's dataclass
-    may have a method `without_effect` that returns notes on its own settings.
+    may have a method `without_effect` that returns notes on its own settings, and so may a dataclass in it.
     """
     notes: list[str] = []
     for spec in fields(config):
-        own = getattr(getattr(config, spec.name), "without_effect", None)
-        notes += own() if own else []
+        settings = getattr(config, spec.name)
+        inner = [getattr(settings, one.name) for one in fields(settings)] if is_dataclass(settings) else []
+        for part in (settings, *inner):
+            own = getattr(part, "without_effect", None)
+            notes += own() if own else []
     notes += unused_generation(config.generation, config.task)
     warmup = config.scheduler.warmup_steps
     if steps and warmup >= steps:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 from seqexp.config.checks import check_choice, check_range, check_rule
 from seqexp.config.data import check_encoding
@@ -23,6 +23,9 @@ class LabelledConfig:
     `format` ``auto`` goes by the name of the file. `text`, `text_pair` and `label` are columns of a table.
     With `multilabel` a text has any number of labels, separated by `label_separator`. `label_until` cuts
     labels before a character (``NUM:date`` is NUM). `pieces` joins SentencePiece pieces to text.
+
+    With `train_examples` the training split is a sample of so many examples, stratified by label and drawn
+    from `sample_seed` (by default the run's seed), for learning curves.
 
     With `class_weights` the training loss of a text is multiplied by N / (C n), where n of the N training
     texts have its label, one of C.
@@ -59,6 +62,8 @@ class LabelledConfig:
     label_until: str | None = None
     pieces: bool = False
     encoding: str | None = None
+    train_examples: int | None = None
+    sample_seed: int = II("seed")
     class_weights: bool = False
     batch_size: int = 32
     batch_tokens: int | None = None
@@ -67,6 +72,7 @@ class LabelledConfig:
     def __post_init__(self) -> None:
         check_choice("data.format", self.format, FORMATS)
         check_encoding(self.encoding)
+        check_range("data.train_examples", self.train_examples, 2)
         check_range("data.batch_size", self.batch_size, 1)
         check_range("data.batch_tokens", self.batch_tokens, 1)
         check_range("data.max_seq_len", self.max_seq_len, 2)

@@ -19,19 +19,22 @@ class OptimizerConfig:
     """Options of all optimizers.
 
     `weight_decay` applies to matrices and embeddings, not to norms and biases. `lr_scale` maps patterns of
-    parameter names, such as ``embedding.*``, to factors of the learning rate.
+    parameter names, such as ``embedding.*``, to factors of the learning rate. `layer_decay` multiplies the
+    rate once for every layer between a parameter and the output (Howard & Ruder 2018 divide by 2.6).
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {"lr_scale": {}}
+    ADDED: ClassVar[dict[str, Any]] = {"lr_scale": {}, "layer_decay": 1.0}
 
     name: str = MISSING
     lr: float = 1e-3
     weight_decay: float = 0.0
     lr_scale: dict[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         for pattern, factor in self.lr_scale.items():
             check_range(f"optimizer.lr_scale[{pattern}]", factor, 0)
+        check_range("optimizer.layer_decay", self.layer_decay, above=0, high=1)
         check_range("optimizer.lr", self.lr, above=0)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
 

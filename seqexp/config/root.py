@@ -143,6 +143,12 @@ class TrainConfig:
                 f"model.max_len={limit} is shorter than data.{key}={longest}; the model must hold a whole "
                 f"window: raise model.max_len or lower data.{key}.",
             )
+        lora = getattr(self.model, "lora", None)
+        check_rule(
+            not lora or not lora.rank or self.init_from is not None or self.resume is not None,
+            "model.lora.rank= trains low-rank updates of given weights, and none are given; add init_from=, "
+            "or leave it out to train all weights.",
+        )
         check_rule(
             not getattr(self.data, "carry_state", False) or self.trainer.accumulate == 1,
             "data.carry_state=true needs trainer.accumulate=1: micro-batches do not share a state.",

@@ -39,11 +39,12 @@ class TrainerConfig:
     kept. `max_grad_norm=0` disables clipping. `nonfinite` is the action when a loss or gradient is infinite
     or NaN: ``stop``, ``skip`` the batch, or ``rollback`` to the last checkpoint and skip the batch.
     `accumulate` splits each batch into that many micro-batches, with the same gradient. Parameters whose
-    names match a pattern in `freeze` are not trained. With `ema_decay` a moving average of the weights is
+    names match a pattern in `freeze` are not trained; with `unfreeze_every` the output layer trains first,
+    and one layer more after each of so many epochs. With `ema_decay` a moving average of the weights is
     evaluated and saved beside them.
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {"freeze": [], "ema_decay": None}
+    ADDED: ClassVar[dict[str, Any]] = {"freeze": [], "unfreeze_every": None, "ema_decay": None}
 
     max_steps: int | None = None
     max_epochs: float | None = None
@@ -62,6 +63,7 @@ class TrainerConfig:
     deterministic: bool = False
     sample_tokens: int = 200
     freeze: list[str] = field(default_factory=list)
+    unfreeze_every: float | None = None
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class TrainerConfig:
         check_choice("trainer.nonfinite", self.nonfinite, ("stop", "skip", "rollback"))
         check_range("trainer.patience", self.patience, 1)
         check_range("trainer.sample_tokens", self.sample_tokens, 0)
+        check_range("trainer.unfreeze_every", self.unfreeze_every, above=0, high=LARGEST)
         check_range("trainer.ema_decay", self.ema_decay, 0, below=1)
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
             self.max_steps = DEFAULT_STEPS

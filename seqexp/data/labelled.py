@@ -108,6 +108,27 @@ def with_all_splits(splits: dict[str, list[Example]]) -> dict[str, list[Example]
     return {name: made[name] for name in SPLITS}
 
 
+def sampled(examples: list[Example], count: int, seed: int) -> list[Example]:
+    """Return `count` examples in their order, drawn from `seed`, with the labels' shares of all examples.
+
+    Raises:
+        UserError: there are fewer examples.
+    """
+    if count > len(examples):
+        raise UserError(
+            f"data.train_examples={count} is more than there are ({len(examples):,}); leave it out for all."
+        )
+    draw = np.random.default_rng([seed, count])
+    by_label: dict[tuple[str, ...], list[int]] = {}
+    for index in draw.permutation(len(examples)).tolist():
+        by_label.setdefault(examples[index].labels, []).append(index)
+    # Example k of a label with n has rank (k + 1/2) / n: the lowest ranks have every label's share.
+    ranks = [
+        ((k + 0.5) / len(members), index) for members in by_label.values() for k, index in enumerate(members)
+    ]
+    return [examples[index] for index in sorted(index for _, index in sorted(ranks)[:count])]
+
+
 def _find_files(config: LabelledConfig) -> tuple[dict[str, tuple[Path, Path | None]], str]:
     if config.path is not None:
         found = {}

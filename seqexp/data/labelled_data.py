@@ -22,6 +22,7 @@ from seqexp.data.labelled import (
     find_labelled,
     label_counts,
     read_labelled,
+    sampled,
 )
 from seqexp.data.length_batched import LengthBatchedData
 from seqexp.data.pair_batch import pad
@@ -93,6 +94,15 @@ class LabelledData(LengthBatchedData):
         return find_labelled(config)
 
     @classmethod
+    def corpus_of(cls, config: LabelledConfig) -> LabelledCorpus:
+        """Return the corpus whose training split has `config.train_examples` examples, if that is given."""
+        corpus = cls.find_corpus(config)
+        if config.train_examples is None:
+            return corpus
+        train = sampled(corpus.splits["train"], config.train_examples, config.sample_seed)
+        return replace(corpus, splits={**corpus.splits, "train": train})
+
+    @classmethod
     def build(
         cls,
         config: LabelledConfig,
@@ -104,7 +114,7 @@ class LabelledData(LengthBatchedData):
 
         A language model's preprocessor has no labels; they are then fitted.
         """
-        corpus = cls.find_corpus(config)
+        corpus = cls.corpus_of(config)
         train = corpus.splits["train"]
         counts = label_counts(train)
         if len(counts) < 2:
@@ -148,7 +158,7 @@ class LabelledData(LengthBatchedData):
             examples = read_labelled(user_path(other.path), given, None, notes)
             corpus = LabelledCorpus({"all": examples}, f"data.path={other.path}", (other.path,), tuple(notes))
         else:
-            corpus = cls.find_corpus(config)
+            corpus = cls.corpus_of(config)
             check_same_corpus(manifest, {"sha256": corpus.sha256, "origin": corpus.origin})
         return cls(config, corpus, preprocessor, seed)
 

@@ -1,11 +1,12 @@
 """Options of the GPT (`gpt.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from omegaconf import II
 
 from seqexp.config.checks import check_choice, check_range
+from seqexp.models.lora_options import NO_LORA, LoRAConfig
 from seqexp.models.options import MAX_LAYERS, POSITIONS, check_head_width
 
 
@@ -14,6 +15,8 @@ class GPTConfig:
     """A decoder-only Transformer; `max_len` is the window in tokens, by default that of the data."""
 
     KIND: ClassVar[str] = "causal"
+    ADDED: ClassVar = {"lora": NO_LORA}
+    OUTSIDE: ClassVar[tuple[str, ...]] = ("lora",)
 
     name: str = "gpt"
     n_layer: int = 4
@@ -24,6 +27,7 @@ class GPTConfig:
     positions: str = "learned"
     tie_embeddings: bool = True
     max_len: int = II("window:")
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     def __post_init__(self) -> None:
         check_range("model.n_layer", self.n_layer, 1, MAX_LAYERS)

@@ -1,9 +1,10 @@
 """Options of the recurrent translator (`nmt.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from seqexp.config.checks import check_choice, check_range, check_rule
+from seqexp.models.lora_options import NO_LORA, LoRAConfig
 from seqexp.models.options import IMPLEMENTATIONS, MAX_LAYERS
 
 CELLS = ("gru", "lstm", "rnn")
@@ -15,7 +16,8 @@ class NMTConfig:
     """A recurrent encoder and decoder; concat and bahdanau use `attention_size`, local_p uses `window`."""
 
     KIND: ClassVar[str] = "encoder_decoder"
-    ADDED: ClassVar = {"impl": "fused"}
+    ADDED: ClassVar = {"impl": "fused", "lora": NO_LORA}
+    OUTSIDE: ClassVar[tuple[str, ...]] = ("lora",)
 
     name: str = "nmt"
     cell: str = "gru"
@@ -31,6 +33,7 @@ class NMTConfig:
     dropout: float = 0.0
     tie_embeddings: bool = False
     impl: str = "fused"
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     def without_effect(self) -> list[str]:
         """Notes on settings that the attention does not read."""

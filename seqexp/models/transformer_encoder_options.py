@@ -1,11 +1,12 @@
 """Options of the Transformer encoder (`transformer_encoder.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from omegaconf import II
 
 from seqexp.config.checks import check_choice, check_range
+from seqexp.models.lora_options import NO_LORA, LoRAConfig
 from seqexp.models.options import MAX_LAYERS, POSITIONS, check_head_width
 
 
@@ -14,6 +15,8 @@ class TransformerEncoderConfig:
     """`n_layer` blocks of self-attention without a causal mask; only learned positions use `max_len`."""
 
     KIND: ClassVar[str] = "encoder"
+    ADDED: ClassVar = {"lora": NO_LORA}
+    OUTSIDE: ClassVar[tuple[str, ...]] = ("lora",)
 
     name: str = "transformer_encoder"
     n_layer: int = 2
@@ -24,6 +27,7 @@ class TransformerEncoderConfig:
     norm: str = "pre"
     positions: str = "sinusoidal"
     max_len: int = II("window:")
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     @property
     def limited(self) -> bool:

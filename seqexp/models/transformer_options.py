@@ -1,9 +1,10 @@
 """Options of the Transformer for translation (`transformer.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from seqexp.config.checks import check_choice, check_range
+from seqexp.models.lora_options import NO_LORA, LoRAConfig
 from seqexp.models.options import MAX_LAYERS, POSITIONS, check_head_width
 
 
@@ -12,6 +13,8 @@ class TransformerConfig:
     """An encoder and a decoder of `n_layer` blocks each; only learned positions use `max_len`."""
 
     KIND: ClassVar[str] = "encoder_decoder"
+    ADDED: ClassVar = {"lora": NO_LORA}
+    OUTSIDE: ClassVar[tuple[str, ...]] = ("lora",)
 
     name: str = "transformer"
     n_layer: int = 3
@@ -23,6 +26,7 @@ class TransformerConfig:
     positions: str = "sinusoidal"
     tie_embeddings: bool = True
     max_len: int = 256
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     @property
     def limited(self) -> bool:

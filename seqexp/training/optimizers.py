@@ -11,6 +11,7 @@ from torch import nn
 from seqexp import registry
 from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDConfig
 from seqexp.errors import UserError
+from seqexp.training.depth import depth_groups
 from seqexp.training.misfit import refuse_misfit
 
 
@@ -52,12 +53,15 @@ def _matching(model: nn.Module, key: str, pattern: str) -> list[str]:
     return matched
 
 
-def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None = None) -> Parameters:
+def trainable_parameters(
+    model: nn.Module, lr_scale: Mapping[str, float] | None = None, layer_decay: float = 1.0
+) -> Parameters:
     """Return every trainable parameter once, in order, with its role and the factor of its learning rate.
 
     Roles are ``embedding``, ``head`` (in a module of that name), ``matrix`` (others with two or more
     dimensions) and ``vector``. A head that is tied to the embedding has the role ``embedding``. The last
-    pattern that matches a name decides its factor.
+    pattern that matches a name decides its factor, which `layer_decay` multiplies once for every layer
+    (`depth_groups`) between the parameter and the output.
 
     Raises:
         UserError: a pattern matches no parameter.
@@ -66,6 +70,11 @@ def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None 
         name: factor
         for pattern, factor in (lr_scale or {}).items()
         for name in _matching(model, "optimizer.lr_scale", pattern)
+    }
+    depths = {
+        name: layer_decay**depth
+        for depth, group in enumerate(reversed(depth_groups(model)))
+        for name in group
     }
     found: Parameters = []
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -78,7 +87,7 @@ def trainable_parameters(model: nn.Module, lr_scale: Mapping[str, float] | None 
             role = "vector"
         else:
             role = "head" if "head" in name.split(".") else "matrix"
-        found.append(Parameter(parameter, role, scales.get(name, 1.0)))
+        found.append(Parameter(parameter, role, scales.get(name, 1.0) * depths[name]))
     assert len({id(one.value) for one in found}) == len(found)
     return found
 
@@ -159,7 +168,7 @@ class Optimizers:
 
     def __init__(self, config: Any, model: nn.Module) -> None:
         build: Callable[..., list[torch.optim.Optimizer]] = registry.load("optimizer", config.name)
-        self.parts = build(config, trainable_parameters(model, config.lr_scale))
+        self.parts = build(config, trainable_parameters(model, config.lr_scale, config.layer_decay))
         self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_factor(self, factor: float) -> None:

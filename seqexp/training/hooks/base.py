@@ -43,6 +43,11 @@ class Hook:
         """The metrics that `at_validation` adds, by name."""
         return {}
 
+    def notes(self, trainer: "Trainer") -> list[str]:
+        """Notes for the user and the manifest, before the first step."""
+        del trainer
+        return []
+
     def before_step(self, trainer: "Trainer", batch: Batch) -> None:
         """Before the forward pass of step `trainer.step`."""
 
