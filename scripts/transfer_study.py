@@ -4,8 +4,8 @@
     python scripts/transfer_study.py --report              # the tables and the picture alone
 
 A GPT of 4 layers and width 200 reads the French that there is in $SEQEXP_DATA (sentences of Tatoeba, three
-times the texts of the training reviews, tweets, and UD's sentences). It is then fine-tuned on the sentiment of
-French book reviews, beside the same network from random weights with the same tokenizer. Results are in
+times the texts of the training reviews, tweets, and UD's sentences). It is then fine-tuned on the sentiment
+of French book reviews, beside the same network from random weights with the same tokenizer. Results are in
 docs/transfer.json, with the command lines. Lower seeds come first, so that an unfinished study is balanced.
 """
 
@@ -162,7 +162,7 @@ def report() -> str:
         runs = found.get(method, {"runs": {}})["runs"]
         cells = [_mean([one["accuracy"] for one in runs.get(str(n), {}).values()]) for n in sizes]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    by_size = [
+    by_size: list[dict[str, float]] = [
         next(iter(found.get("full", {"runs": {}})["runs"].get(str(n), {}).values()), {}) for n in sizes
     ]
     for name in ("tfidf", "majority"):
