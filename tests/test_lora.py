@@ -12,11 +12,11 @@ from torch import nn
 
 from seqexp.errors import UserError
 from seqexp.models.gpt import GPT
-from seqexp.models.lora import OWN, add_lora, freeze_given, merge_lora
 from seqexp.models.lora_options import LoRAConfig
 from seqexp.models.transformer import Transformer
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
+from seqexp.training.lora import OWN, add_lora, freeze_given, merge_lora
 
 Main = Callable[..., Ran]
 NOT_MODEL = [word for word in TINY if not word.startswith("model.")]

@@ -12,11 +12,11 @@ from seqexp.config.root import TrainConfig
 from seqexp.config.run import DeviceConfig
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
-from seqexp.models.lora import add_lora
 from seqexp.tasks.base import Task
 from seqexp.tracking.run_folder import RunFolder, find_run
 from seqexp.training.checkpoint import Checkpoints
 from seqexp.training.device import Device, setup_device
+from seqexp.training.lora import add_lora
 from seqexp.training.misfit import MISFIT
 
 

@@ -107,8 +107,8 @@ class Source:
             UserError: the checkpoint cannot be read.
         """
         from seqexp.data.preprocessor import Preprocessor
-        from seqexp.models.lora import merge_lora
         from seqexp.training.checkpoint import Checkpoints
+        from seqexp.training.lora import merge_lora
 
         run, checkpoint = find_source(value)
         state = Checkpoints(run).load(checkpoint)
@@ -129,7 +129,7 @@ class Source:
         Raises:
             UserError: no weight has the name and shape of one of the model's.
         """
-        from seqexp.models.lora import own_names
+        from seqexp.training.lora import own_names
 
         names, state = own_names(model), model.state_dict()
         own = {name: state[here] for name, here in names.items()}

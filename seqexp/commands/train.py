@@ -144,10 +144,10 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     )
     from seqexp.commands.init_from import Source
     from seqexp.commands.vectors import take_vectors
-    from seqexp.models.lora import freeze_given
     from seqexp.tracking.manifest import environment
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.training.loop import Trainer
+    from seqexp.training.lora import freeze_given
     from seqexp.training.optimizers import freeze
 
     resumed = config.resume is not None

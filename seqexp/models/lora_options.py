@@ -1,4 +1,4 @@
-"""Options of low-rank updates (`lora.py`)."""
+"""Options of low-rank updates (`training/lora.py`)."""
 
 from dataclasses import asdict, dataclass, field
 
