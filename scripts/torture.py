@@ -35,6 +35,15 @@ COMMON = shlex.split("""
     device=cpu device.threads=1 device.precision=fp32 trainer.eval_every=20
     trainer.checkpoint_every=5 trainer.log_every=3 name=tortured seed=7
 """)
+# Tagged words beside the runs: sentences with names of one word or two.
+NAMES = "names.conll"
+TAGGED = "".join(
+    f"Anna{i % 7}\tB-person\n"
+    + "Lee\tI-person\n" * (i % 2)
+    + "saw\tO\n" * (1 + i % 3)
+    + f"Rome{i % 5}\tB-place\n\n"
+    for i in range(60)
+)
 # The runs: small, but with every component that has a state.
 MODELS = {
     name: shlex.split(overrides)
@@ -64,6 +73,10 @@ MODELS = {
             model=birnn data=opinions model.n_embd=16 model.hidden_size=12 model.n_layer=2 data.batch_size=8
             task.pooling=attention trainer.ema_decay=0.9
         """,
+        "lstm_tagger": f"""
+            model=lstm_tagger data=tagged data.path=PLACE/{NAMES} model.n_embd=12 model.hidden_size=8
+            model.char_filters=6 data.batch_size=8 task.crf=true
+        """,
     }.items()
 }
 # Values that may differ between two equal runs.
@@ -91,7 +104,9 @@ def last_step(run: Path) -> int:
 def torture(name: str, kills: int, steps: int, place: Path) -> dict[str, Any]:
     """Train a model without interruption, and with `kills` kills; return a summary and the differences."""
     started = time.time()
-    arguments = ("train", *MODELS[name], *COMMON, f"trainer.max_steps={steps}")
+    (place / NAMES).write_text(TAGGED)
+    own = (word.replace("PLACE", str(place)) for word in MODELS[name])
+    arguments = ("train", *own, *COMMON, f"trainer.max_steps={steps}")
     done = seqexp(place / "peace", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     draw = random.Random(name)

@@ -82,6 +82,9 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
         "byte": Entry("seqexp.tokenizers.byte:ByteTokenizer", "seqexp.config.tokenizer:ByteConfig"),
         "word": Entry("seqexp.tokenizers.word:WordTokenizer", "seqexp.config.tokenizer:WordConfig"),
+        "whitespace": Entry(
+            "seqexp.tokenizers.whitespace:WhitespaceTokenizer", "seqexp.config.tokenizer:WhitespaceConfig"
+        ),
         "sentencepiece": Entry(
             "seqexp.tokenizers.sentencepiece:SentencePieceTokenizer",
             "seqexp.config.tokenizer:SentencePieceConfig",

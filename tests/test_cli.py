@@ -603,6 +603,7 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
                 "model=gpt_course",
                 "model=rnn",
                 "model=lstm",
+                "model=lstm_tagger",
                 "model=gru",
                 "model=nmt",
                 "model=transformer",
@@ -616,7 +617,7 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
         ("seqexp train model.n_", {"model.n_embd=", "model.n_head=", "model.n_layer="}),
         (
             "seqexp train model=gpt tokenizer=",
-            {f"tokenizer={name}" for name in ("bits", "byte", "char", "sentencepiece", "word")},
+            {f"tokenizer={name}" for name in ("bits", "byte", "char", "sentencepiece", "whitespace", "word")},
         ),
         ("seqexp generate generation.top_", {"generation.top_k=", "generation.top_p="}),
         ("seqexp train base_", set()),

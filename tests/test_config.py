@@ -68,7 +68,7 @@ def test_every_option_composes(option: str) -> None:
         "task/classification",
     ):  # fmt: skip
         words.append("data=opinions")
-    if option == "task/tagging":
+    if option in ("task/tagging", "model/lstm_tagger", "tokenizer/whitespace"):
         words.append("data=wnut17")
     if option in ("model/nmt", "model/transformer", "task/translation"):
         words.append("data=tatoeba")

@@ -175,6 +175,23 @@ def test_a_classifier(kind: type[nn.Module], options: dict[str, Any]) -> None:
         same(program, model, *texts(*shape))
 
 
+def test_a_network_that_reads_characters() -> None:
+    """Any batch of the length that was exported, and words of any length."""
+    torch.manual_seed(0)
+    model = wild(RecurrentEncoder(V, 3, "lstm", 5, 1, 6, char_embd=4, char_filters=7), torch.float32)
+    program = exported(
+        model, (*texts(2, 4), words(2, 4, 6)), ({0: B}, {0: B}, {0: B, 2: Dim("W", min=2, max=64)})
+    )
+    for rows, width in ((2, 6), (5, 2), (1, 20)):
+        same(program, model, *texts(rows, 4), words(rows, 4, width))
+
+
+def words(rows: int, T: int, W: int) -> Tensor:
+    """Characters of words of different lengths; the first token of a text has none."""
+    lengths = torch.arange(rows * T).view(rows, T, 1) % (W + 1)
+    return random_tokens(259, rows, T * W).view(rows, T, W) * (torch.arange(W) < lengths)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_network_that_reads_in_both_directions(cell: str) -> None:
     """Any batch of the length that was exported; texts in it may be shorter."""

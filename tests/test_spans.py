@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from seqexp.metrics.spans import Span, SpanScores, find_spans, is_span_scheme, score_spans
+from seqexp.data.span_schemes import find_scheme, invalid_steps, is_span_scheme
+from seqexp.metrics.spans import Span, SpanScores, find_spans, score_spans
 
 
 def spans_of(tags: str) -> list[tuple[int, int, str]]:
@@ -161,3 +162,38 @@ def test_spans_cover_all_words_that_are_not_outside() -> None:
         for span in find_spans(sentence):
             assert {tag[2:] for tag in sentence[span.first : span.end]} == {span.type}
             assert isinstance(span, Span)
+
+
+@pytest.mark.parametrize(
+    ("tags", "valid"),
+    [
+        ("O B-X I-X O B-X B-X I-X", ["IOB2"]),
+        ("O I-X I-X B-X I-Y", ["IOB1"]),
+        ("B-X E-X S-X S-Y O B-Y I-Y E-Y", ["IOBES"]),
+        ("O O", ["IOB2", "IOB1", "IOBES"]),
+        ("B-X", ["IOB2"]),
+        ("B-X I-Y", []),
+        ("B-X I-X O I-X", []),
+        ("B-X O", ["IOB2"]),
+        ("B-X E-Y", []),
+        ("I-X E-X", []),
+        ("B-X I-X S-X", []),
+        ("S-X E-X", []),
+        ("I-X", ["IOB1"]),
+        ("B-a-b I-a-b", ["IOB2"]),
+    ],
+)
+def test_which_schemes_allow_a_sentence(tags: str, valid: list[str]) -> None:
+    found = [scheme for scheme in ("IOB2", "IOB1", "IOBES") if not invalid_steps(scheme, [tags.split()])]
+    assert found == valid
+
+
+def test_the_scheme_of_many_sentences() -> None:
+    """A few broken ones do not change it; without spans there is none."""
+    good = [["B-X", "I-X", "O", "B-X"]] * 5
+    assert find_scheme([*good, ["O", "I-X"]]) == "IOB2"
+    assert invalid_steps("IOB2", [*good, ["O", "I-X"]]) == 1
+    assert find_scheme([["I-X", "B-X", "O", "I-X"]]) == "IOB1"
+    assert find_scheme([["B-X", "E-X"], ["S-X"]]) == "IOBES"
+    assert find_scheme([["NOUN", "O"]]) is None
+    assert find_scheme([["O"]]) is None

@@ -19,14 +19,16 @@ from run_folders import read, rows_of, said_shortly, strict_json
 from seqexp.config.run import GenerationConfig
 from seqexp.config.tagged import TaggedConfig
 from seqexp.config.tagging import TaggingConfig
-from seqexp.config.tokenizer import SentencePieceConfig, TokenizerConfig, WordConfig
-from seqexp.data.batch import IGNORE
-from seqexp.data.labelled_data import text_batch
+from seqexp.config.tokenizer import SentencePieceConfig, TokenizerConfig, WhitespaceConfig, WordConfig
+from seqexp.data.batch import IGNORE, Batch
+from seqexp.data.characters import BEGIN, END, MOST_BYTES, word_characters
 from seqexp.data.preprocessor import Preprocessor
+from seqexp.data.span_schemes import invalid_steps, may_follow
 from seqexp.data.tagged import Sentence, read_tagged, usual_tags, with_all_splits
-from seqexp.data.tagged_data import TaggedData, encode_words
+from seqexp.data.tagged_data import TaggedData, encode_words, word_batch
 from seqexp.errors import UserError
 from seqexp.metrics.spans import score_spans
+from seqexp.models.crf import negative_log_likelihood, viterbi
 from seqexp.models.recurrent_encoder import RecurrentEncoder
 from seqexp.models.transformer_encoder import TransformerEncoder
 from seqexp.tasks.base import EvalOptions
@@ -240,7 +242,8 @@ def test_every_word_has_its_target_once(tokenizer: Any, options: dict[str, Any])
     for name, part in data.splits.items():
         found: dict[int, list[str]] = {}
         for batch in data.eval_batches(name):
-            assert batch.tokens.shape == batch.targets.shape
+            assert batch.starts.shape == batch.targets.shape
+            assert batch.lengths["words"].tolist() == [len(part.rows[one].starts) for one in batch.index]
             assert batch.tokens.shape[1] == batch.lengths["tokens"].max() <= data.config.max_seq_len
             assert batch.counts.tolist() == (batch.targets != IGNORE).sum(1).tolist()
             for number, targets in zip(batch.index.tolist(), batch.targets, strict=True):
@@ -269,6 +272,45 @@ def test_a_word_that_no_token_stands_for() -> None:
     assert row.starts.tolist() == [1, 2, 3]
 
 
+def test_characters_are_bytes_between_marks() -> None:
+    """Of any letter; an empty word has marks alone, and of a long one the first bytes are read."""
+    words = ["", "ab", "é\x00", "\U0001f600", "x" * 1000]
+    found = word_characters(words)
+    assert found.shape == (5, MOST_BYTES + 2)
+    for word, row in zip(words, found.tolist(), strict=True):
+        expected = [BEGIN, *(byte + 1 for byte in word.encode()[:MOST_BYTES]), END]
+        assert row == expected + [0] * (len(row) - len(expected))
+    assert word_characters([]).shape == (0, 2)
+
+
+def test_characters_stand_at_the_first_token_of_their_word() -> None:
+    long = "http://" + "x" * MOST_BYTES
+    data = data_of([[("don't", "O"), ("Zoë", "B-x"), (long, "O")]] * 30, WordConfig(min_count=1))
+    batch = next(data.eval_batches("val"))
+    starts = batch.starts[0].tolist()
+    assert batch.tokens.shape[1] > len(starts) + 2  # words of several tokens
+    for position, characters in enumerate(batch.characters[0].numpy()):
+        here = starts.index(position) if position in starts else None
+        word = [] if here is None else word_characters([("don't", "Zoë", long)[here]])[0]
+        assert characters[: len(word)].tolist() == list(word)
+        assert not characters[len(word) :].any()
+    assert (
+        "val: 3 words of 9 longer than 48 bytes; of their characters, models read the first" in data.notes()
+    )
+    assert data.describe()["splits"]["val"]["cut_words"] == 3
+
+
+def test_unknown_words_differ_by_their_characters() -> None:
+    """Two words of unknown letters are the same token, and read alike without characters only."""
+    data = data_of(None, WhitespaceConfig())
+    for model in models(data)[:2]:
+        one, other = (
+            read_by(model, word_batch(encode_words(data.preprocessor["text"], [word], 10)))[0, 1]
+            for word in ("日本", "ŵŷ")
+        )
+        assert torch.equal(one, other) != getattr(model, "reads_characters", False)
+
+
 def test_usual_tags() -> None:
     some = [Sentence(("a", "a", "b", "c"), ("X", "Y", "Z", "Y")), Sentence(("a", "c"), ("Y", "X"))]
     assert usual_tags(some) == {"a": "Y", "b": "Z", "c": "X"}
@@ -282,8 +324,18 @@ def models(data: TaggedData) -> list[torch.nn.Module]:
     sizes = data.preprocessor.sizes()
     return [
         RecurrentEncoder(**sizes, n_embd=5, hidden_size=4).eval().requires_grad_(False),
+        RecurrentEncoder(**sizes, n_embd=5, hidden_size=4, char_embd=3, char_filters=6)
+        .eval()
+        .requires_grad_(False),
         TransformerEncoder(**sizes, n_embd=8, n_head=2, ffn_size=9).eval().requires_grad_(False),
     ]
+
+
+def read_by(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The outputs (B, T, C)."""
+    characters = (batch.characters,) if getattr(model, "reads_characters", False) else ()
+    outputs: torch.Tensor = model(batch.tokens, batch.lengths["tokens"], *characters)
+    return outputs
 
 
 def test_the_loss_is_that_of_a_loop_over_words() -> None:
@@ -291,9 +343,9 @@ def test_the_loss_is_that_of_a_loop_over_words() -> None:
     batch = data.train_batch(0)
     for model in models(data):
         expected = 0.0
-        logits = model(batch.tokens, batch.lengths["tokens"]).double()
-        for row, targets in zip(logits, batch.targets.tolist(), strict=True):
-            for position, target in enumerate(targets):
+        logits = read_by(model, batch).double()
+        for row, starts, targets in zip(logits, batch.starts, batch.targets.tolist(), strict=True):
+            for position, target in zip(starts.tolist(), targets, strict=True):
                 if target != IGNORE:
                     scores = [math.exp(float(x)) for x in row[position]]
                     expected -= math.log(scores[target] / sum(scores))
@@ -302,7 +354,7 @@ def test_the_loss_is_that_of_a_loop_over_words() -> None:
         assert float(found.nll_sum) == pytest.approx(expected, rel=1e-5)
         smooth = Tagging(TaggingConfig(label_smoothing=0.1)).loss(model, batch, training=True)
         assert float(smooth.nll_sum) == pytest.approx(expected, rel=1e-5)
-        assert float(smooth.loss_sum) != pytest.approx(expected, rel=1e-3)
+        assert float(smooth.loss_sum) != pytest.approx(expected, rel=1e-4)
         unsmoothed = Tagging(TaggingConfig(label_smoothing=0.1)).loss(model, batch)
         assert float(unsmoothed.loss_sum) == pytest.approx(expected, rel=1e-5)
 
@@ -313,14 +365,16 @@ def test_padding_changes_nothing() -> None:
     short, long = (pick(rows, key=lambda row: len(row.tokens)) for pick in (min, max))
     assert len(short.tokens) < len(long.tokens)
     for model in models(data):
-        alone, together = (text_batch(some) for some in ([short.tokens], [short.tokens, long.tokens]))
-        outputs = [model(batch.tokens, batch.lengths["tokens"])[0] for batch in (alone, together)]
-        torch.testing.assert_close(outputs[1][: len(short.tokens)], outputs[0])
+        alone, together, swapped = (
+            read_by(model, word_batch(some)) for some in ([short], [short, long], [long, short])
+        )
+        torch.testing.assert_close(together[0, : len(short.tokens)], alone[0])
+        torch.testing.assert_close(together, swapped.flip(0))
 
 
 def test_evaluation_is_that_of_single_sentences() -> None:
     """With sentences in parts, too, and the same for batches of any size."""
-    task, tags = Tagging(TaggingConfig()), data_of().preprocessor.labels
+    task, tags = Tagging(TaggingConfig(constrained=False)), data_of().preprocessor.labels
     for options in ({}, {"max_seq_len": 5}):
         data = data_of(None, None, **options)
         part = data.splits["val"]
@@ -329,8 +383,7 @@ def test_evaluation_is_that_of_single_sentences() -> None:
             nll = 0.0
             numbers = part.sentence_numbers
             for row in part.rows:
-                batch = text_batch([row.tokens])
-                logp = model(batch.tokens, batch.lengths["tokens"])[0, row.starts].log_softmax(dim=1)
+                logp = read_by(model, word_batch([row]))[0, row.starts].log_softmax(dim=1)
                 chosen[numbers[row.first]] += [tags[tag] for tag in logp.argmax(dim=1)]
                 nll -= sum(float(one[tag]) for one, tag in zip(logp, part.targets[row.words], strict=True))
             true = [sentence.tags for sentence in part.sentences]
@@ -344,7 +397,35 @@ def test_evaluation_is_that_of_single_sentences() -> None:
             assert accuracy.count == len(pairs)
             assert accuracy.interval is not None
             assert accuracy.interval[0] < accuracy.value < accuracy.interval[1]
-            assert found["span_f1"].value == pytest.approx(score_spans(true, chosen)[0].f1)
+            assert found["f1"].value == pytest.approx(score_spans(true, chosen)[0].f1)
+
+
+def test_a_field_is_trained_and_read_by_its_own_functions() -> None:
+    """Loss and tags are those of single sentences, with and without constraints."""
+    data = data_of()
+    tags, part = data.preprocessor.labels, data.splits["val"]
+    for constrained in (True, False):
+        task = Tagging(TaggingConfig(crf=True, constrained=constrained))
+        for model in models(data)[:2]:
+            task.extend(model, data.preprocessor)
+            transitions = model.crf.transitions.detach().normal_(std=2)
+            allowed = [
+                [float(constrained and not may_follow("IOB2", one, other)) for other in (*tags, "O")]
+                for one in (*tags, "O")
+            ]
+            nll, chosen = 0.0, []
+            for row in part.rows:
+                emissions = read_by(model, word_batch([row]))[:, row.starts]
+                real = torch.ones(1, len(row.starts), dtype=torch.bool)
+                targets = torch.from_numpy(part.targets[row.words])[None]
+                nll += float(negative_log_likelihood(emissions, real, transitions, targets))
+                best = viterbi(emissions, real, transitions - 1e6 * torch.tensor(allowed))
+                chosen.append([tags[tag] for tag in best[0]])
+            found = task.evaluate(model, data, "val", EvalOptions(generation=GenerationConfig()))
+            assert found["loss"].value == pytest.approx(nll / len(part.targets), rel=1e-5)
+            lines = found.files["predictions.tsv"].splitlines()
+            assert [line.split("\t")[2] for line in lines if line] == [tag for some in chosen for tag in some]
+            assert (invalid_steps("IOB2", chosen) == 0) == constrained
 
 
 def test_tags_that_training_does_not_have_are_errors() -> None:
@@ -382,7 +463,7 @@ def test_the_baseline_by_hand() -> None:
     task, full = Tagging(TaggingConfig()), EvalOptions(generation=GenerationConfig())
     found = task.evaluate(models(data)[0], data, "test", full)
     assert found["baseline_accuracy"].value == pytest.approx(2 / 3)
-    assert found["baseline_span_f1"].value == pytest.approx(2 / 3)  # 1 of 1 predicted, 1 of 2 true
+    assert found["baseline_f1"].value == pytest.approx(2 / 3)  # 1 of 1 predicted, 1 of 2 true
     assert found["unknown_accuracy"].count == 1
     swap = {"B-place": "NOUN", "O": "VERB"}
     train, held_out = (
@@ -393,8 +474,9 @@ def test_the_baseline_by_hand() -> None:
     data = data_of(train, WordConfig(min_count=1), val_path="val.conll", test_path="test.conll")
     task.check(data, "val")
     found = task.evaluate(models(data)[0], data, "test", full)
-    assert "span_f1" not in found
-    assert "baseline_span_f1" not in found
+    assert found["f1"].value == found["accuracy"].value
+    assert task.metrics["f1"].unit == "F1 of words, micro average: their accuracy"
+    assert "baseline_f1" not in found
     assert found["baseline_accuracy"].value == pytest.approx(1)  # NOUN and VERB are equally frequent
     (table, *_) = task.tables(found.details)
     assert [row[0] for row in table.rows] == sorted({"NOUN", "VERB"})
@@ -434,7 +516,7 @@ def test_the_folder_of_a_run(tagged_run: Path) -> None:
     assert {name: (one["unit"], one["higher_is_better"]) for name, one in details.items()} == {
         "val/loss": ("nats per word", False),
         "val/accuracy": ("share of words", True),
-        "val/span_f1": ("F1 of spans, micro average", True),
+        "val/f1": ("F1 of spans, micro average", True),
     }
     corpus = read(tagged_run / "manifest.json")["corpus"]
     assert {name: part["sentences"] for name, part in corpus["splits"].items()} == {
@@ -454,7 +536,7 @@ def test_eval(run_main: Main, tagged_run: Path) -> None:
     result = judge(run_main, tagged_run)
     assert result["split"] == "test"
     assert set(result["metrics"]) >= {
-        "test/loss", "test/accuracy", "test/span_f1", "test/baseline_accuracy", "test/baseline_span_f1",
+        "test/loss", "test/accuracy", "test/f1", "test/baseline_accuracy", "test/baseline_f1",
     }  # fmt: skip
     assert result["tables"][0]["title"].endswith("by type")
     folder = only("outputs/eval/tiny/*")
@@ -504,6 +586,8 @@ def test_generate(run_main: Main, tagged_run: Path) -> None:
     "words",
     [
         (*BIRNN, "model.cell=gru", "data.batch_tokens=64", "trainer.ema_decay=0.5"),
+        ("model=lstm_tagger", "model.n_embd=8", "model.hidden_size=6", "task.crf=true", "model.dropout=0",
+         "trainer.accumulate=2"),
         (*BIRNN, "tokenizer=char", "trainer.accumulate=2", "task.label_smoothing=0.1"),
         (*BIRNN, "tokenizer=sentencepiece", "tokenizer.vocab_size=320", "data.max_seq_len=8"),
         ("model=transformer_encoder", "model.n_embd=8", "model.n_head=2", "model.ffn_size=16",
@@ -529,17 +613,26 @@ def test_it_learns_names(run_main: Main) -> None:
     words = (
         "trainer.max_steps=150",
         "trainer.eval_every=50",
-        "trainer.monitor=val/span_f1",
+        "trainer.monitor=val/f1",
         "data.batch_size=16",
     )
     run = train(run_main, "data=tagged", own(200), *BIRNN, *words)
     metrics = judge(run_main, run)["metrics"]
-    assert metrics["test/span_f1"] > 0.95
+    assert metrics["test/f1"] > 0.95
     assert metrics["test/accuracy"] > 0.97
 
 
 def test_a_resumed_run_is_the_straight_one(run_main: Main) -> None:
-    words = ("data=tagged", own(), *BIRNN, "model.dropout=0.2", "trainer.eval_every=3")
+    words = (
+        "data=tagged",
+        own(),
+        *BIRNN,
+        "model.dropout=0.2",
+        "trainer.eval_every=3",
+        "task.crf=true",
+        "model.char_filters=5",
+        "tokenizer=whitespace",
+    )
     straight = train(run_main, *words, "trainer.max_steps=6", name="straight")
     parts = train(run_main, *words, "trainer.max_steps=3", name="parts")
     torch.manual_seed(12345)  # the process that goes on has a history of its own
@@ -571,16 +664,13 @@ def test_parts_of_speech_have_no_spans(run_main: Main) -> None:
         write(f"{name}.conllu", CONLLU)
     paths = ("data.path=train.conllu", "data.val_path=val.conllu", "data.test_path=test.conllu")
     run = train(run_main, "data=tagged", *paths, *BIRNN, "trainer.max_steps=2")
-    assert set(read(run / "result.json")["metrics"]) == {"val/loss", "val/accuracy"}
+    saved = read(run / "result.json")
+    assert saved["monitor"]["name"] == "val/f1"
+    assert saved["metrics"]["val/f1"] == saved["metrics"]["val/accuracy"]
     result = judge(run_main, run)
-    assert "test/span_f1" not in result["metrics"]
+    assert "test/baseline_f1" not in result["metrics"]
     assert result["tables"][0]["title"].endswith("by tag")
     assert "test: 2 sentences of 2 also in training" in result["skipped"]
-    ran = run_main("train", *FAST, "data=tagged", *paths, *BIRNN, "trainer.monitor=val/span_f1", "name=x")
-    assert (
-        "trainer.monitor=val/span_f1 is not known; it must be one of val/loss, val/accuracy"
-        in said_shortly(ran)
-    )
 
 
 @pytest.mark.parametrize(
@@ -601,6 +691,15 @@ def test_parts_of_speech_have_no_spans(run_main: Main) -> None:
         (("data.max_seq_len=2",), "data.max_seq_len=2 is out of range"),
         (("data.format=conllu",), "some.conll, line 1: expected the 10 columns of CoNLL-U"),
         (("task.label_smoothing=1",), "task.label_smoothing=1.0 is out of range"),
+        (("task.crf=true", "task.label_smoothing=0.1"), "task.label_smoothing is for tags one by one"),
+        (
+            ("data=opinions", "task=classification", "model=lstm_tagger"),
+            "model.char_filters=30 reads the characters of words, and data=opinions gives none",
+        ),
+        (
+            ("tokenizer=whitespace", "tokenizer.words_path=nowhere"),
+            "tokenizer.words_path: nowhere is not a file",
+        ),
         (("exams=all",), "exams=all is for task=language_modeling"),
         (("data=wnut17", "data.path=null"), "data=wnut17: wnut17train.conll was not found in "),
     ],

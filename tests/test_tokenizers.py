@@ -17,7 +17,8 @@ from conftest import TINY, Ran, make_book
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from seqexp.config.tokenizer import SentencePieceConfig, WordConfig
+from seqexp.config.tokenizer import SentencePieceConfig, WhitespaceConfig, WordConfig
+from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.parallel import pair_tokenizer
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
@@ -26,6 +27,7 @@ from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
 from seqexp.tokenizers.char import CharTokenizer
 from seqexp.tokenizers.pair import PairTokenizer, length_ratio
 from seqexp.tokenizers.sentencepiece import SentencePieceTokenizer
+from seqexp.tokenizers.whitespace import WhitespaceTokenizer
 from seqexp.tokenizers.word import WordTokenizer, join_words, split_words
 
 Main = Callable[..., Ran]
@@ -421,3 +423,49 @@ def test_language_models_of_words_and_subwords(run_main: Main, book: Path, words
             # What follows is a word of its own.
             assert list(split_words(ran.out))[: len(prompt.split())] == prompt.split()
             assert not ran.out.startswith("The  ")
+
+
+# White space
+
+
+def test_words_between_white_space() -> None:
+    tokenizer = WhitespaceTokenizer.fit(WhitespaceConfig(min_count=2), ["a b a", "don't b", "\u3000a\tc"])
+    assert tokenizer.words == ["a", "b"]
+    text = " a  don't\nb "
+    ids = tokenizer.encode(text).tolist()
+    assert ids == [2, 1, 3]
+    assert tokenizer.pieces(text) == ["a", "don't", "b"]
+    assert [text[slice(*place)] for place in tokenizer.offsets(text) or ()] == tokenizer.pieces(text)
+    assert tokenizer.decode([0, *ids, 0]) == "a \ufffd b"
+    assert tokenizer.unknown_characters(text) == "don't"
+    assert [tokenizer.piece(number) for number in range(4)] == ["</s>", "<unk>", "a", "b"]
+    again = through_json(tokenizer)
+    assert (again.encode(text).tolist(), again.hash()) == (ids, tokenizer.hash())
+
+
+def test_further_words_in_lower_case() -> None:
+    """After the words of training, without doubles, up to the size of the vocabulary."""
+    options = WhitespaceConfig(min_count=2, lower=True, vocab_size=4)
+    tokenizer = WhitespaceTokenizer.fit(options, ["Oslo oslo x"], ["the", "Oslo", "of", "The", "to", "in"])
+    assert tokenizer.words == ["oslo", "the", "of", "to"]
+    assert through_json(tokenizer).encode("THE x").tolist() == [3, 1]
+
+
+def test_further_words_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text("the 0.1 0.2\n\nof 1 2\n", encoding="utf-8")
+    options = WhitespaceConfig(min_count=1, words_path=str(file))
+    tokenizer = fit_tokenizer(options, ["a"], ["key"])
+    assert tokenizer.state()["words"] == ["a", "the", "of"]
+    file.write_text("in\n", encoding="utf-8")
+    assert fit_tokenizer(options, ["a"], ["key"]).state()["words"] == ["a", "in"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"words": ["a"]}, {"words": "a", "lower": True}, {"words": ["a", "a"], "lower": False},
+     {"words": [""], "lower": False}, {"words": [1], "lower": False}],
+)  # fmt: skip
+def test_damaged_words_between_white_space(state: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        tokenizer_from_plain({"name": "whitespace", "state": state})

@@ -30,6 +30,13 @@ def build_model(config: Any, sizes: dict[str, Any]) -> nn.Module:
     return model
 
 
+def build_model_for(task: Task, config: Any, preprocessor: Preprocessor) -> nn.Module:
+    """Build a model with the outputs and the further parameters that a task needs."""
+    model = build_model(config, task.sizes(preprocessor))
+    task.extend(model, preprocessor)
+    return model
+
+
 def check_carried_state(config: TrainConfig, model: nn.Module) -> None:
     """Raise UserError if a state is to be carried over and the model has none."""
     if getattr(config.data, "carry_state", False) and not hasattr(model, "continue_from"):
@@ -75,11 +82,11 @@ def load_trained_run(folder: RunFolder, checkpoint: str, device: DeviceConfig) -
     where = set_up_device(device, config)
     state = Checkpoints(folder).load(checkpoint)
     preprocessor = Preprocessor.from_plain(state.get("preprocessor"))
-    sizes = build_task(config.task).sizes(preprocessor)
+    task = build_task(config.task)
     try:
         with torch.device("meta"):  # allocates no memory: the sizes in the configuration are untrusted
-            build_model(config.model, sizes).load_state_dict(state["model"], assign=True)
-        model = build_model(config.model, sizes)
+            build_model_for(task, config.model, preprocessor).load_state_dict(state["model"], assign=True)
+        model = build_model_for(task, config.model, preprocessor)
         model.load_state_dict(state["model"])
     except MISFIT as error:
         raise UserError(

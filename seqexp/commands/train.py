@@ -136,7 +136,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     import torch
 
     from seqexp.commands.build import (
-        build_model,
+        build_model_for,
         build_task,
         check_carried_state,
         parameter_report,
@@ -167,7 +167,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     if described.get("stand_in"):
         log.warning("NOTE: %s", described["stand_in"])
     task = build_task(config.task)
-    model = build_model(config.model, task.sizes(data.preprocessor))
+    model = build_model_for(task, config.model, data.preprocessor)
     vectors = None if resumed else take_vectors(model, config.model, data.preprocessor, config.seed)
     initialised = source.initialise(model) if source else None
     model = model.to(device.torch)
@@ -253,7 +253,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
 
 def _make_paths_absolute(config: TrainConfig) -> None:
     """Make paths absolute, because later commands may run in another folder."""
-    for settings in (config.data, config.exams):
+    for settings in (config.data, config.exams, config.tokenizer):
         for spec in fields(settings):
             value = getattr(settings, spec.name)
             if spec.name.endswith("path") and value:

@@ -32,6 +32,8 @@ class TaggedConfig:
 
     EXAMPLES: ClassVar = "tagged words"
     TOKENIZES: ClassVar = "sentences"
+    # Batches have the characters of words.
+    CHARACTERS: ClassVar = True
 
     name: str = MISSING
     path: str | None = None

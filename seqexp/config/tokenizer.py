@@ -49,6 +49,28 @@ class WordConfig:
 
 
 @dataclass
+class WhitespaceConfig:
+    """One token per word between white space, of those seen at least `min_count` times in training.
+
+    `words_path` names a file of further words, such as those that have pretrained vectors: the first of each
+    line, or the first column of strings of a ``.parquet`` file. `vocab_size` limits all of them, training
+    first. With `lower`, words are read in lower case.
+    """
+
+    READS: ClassVar[tuple[str, ...]] = ("sentences",)
+
+    name: str = "whitespace"
+    min_count: int = 2
+    vocab_size: int | None = None
+    lower: bool = False
+    words_path: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range("tokenizer.min_count", self.min_count, 1)
+        check_range("tokenizer.vocab_size", self.vocab_size, 1)
+
+
+@dataclass
 class SentencePieceConfig:
     """Subwords: at most `vocab_size` of them, fewer if the text yields no more.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from seqexp import registry
 from seqexp.data.cache import cache_dir
+from seqexp.data.vectors import read_words
 from seqexp.errors import UserError
 from seqexp.files import user_path, write_atomically
 from seqexp.tokenizers.base import Tokenizer, tokenizer_from_plain
@@ -38,7 +39,7 @@ def fit_tokenizer(config: Any, texts: Iterable[str], key: list[Any]) -> Tokenize
     try:
         tokenizer = tokenizer_from_plain(json.loads(file.read_text()))
     except (OSError, ValueError, UserError):
-        tokenizer = kind.fit(config, texts)
+        tokenizer = kind.fit(config, texts, **_further_words(options))
         write_atomically(file, json.dumps(tokenizer.to_plain()).encode())
     most = options.get("vocab_size")
     if most and tokenizer.vocab_size < most:
@@ -47,6 +48,15 @@ def fit_tokenizer(config: Any, texts: Iterable[str], key: list[Any]) -> Tokenize
             f"{most:,}",
         )  # fmt: skip
     return tokenizer
+
+
+def _further_words(options: dict[str, Any]) -> dict[str, list[str]]:
+    """Read the words that a tokenizer keeps besides those of training; tokenizers read no files."""
+    path = options.get("words_path")
+    if not path:
+        return {}
+    lines = read_words(path, "tokenizer.words_path")
+    return {"more": [line.split(maxsplit=1)[0] for line in lines if line.strip()]}
 
 
 def encoding_key(tokenizer: Tokenizer) -> list[Any]:

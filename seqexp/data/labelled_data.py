@@ -1,6 +1,5 @@
 """Labelled texts as a data set: tokenized, in batches of similar length."""
 
-import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -31,8 +30,6 @@ from seqexp.errors import UserError, suggest
 from seqexp.files import user_path
 from seqexp.quoting import counted
 from seqexp.tokenizers.base import Tokenizer
-
-log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 
@@ -137,8 +134,7 @@ class LabelledData(LengthBatchedData):
             labels = preprocessor.labels or _sorted_labels(counts)
             preprocessor = Preprocessor(preprocessor.tokenizers, labels, values)
         data = cls(config, corpus, preprocessor, seed)
-        for note in data.notes():
-            log.warning("NOTE: %s", note)
+        data.tell_notes()
         return data
 
     @classmethod

@@ -1,5 +1,6 @@
 """The base of data sets whose batches hold examples of similar length."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from seqexp.data.base import Data, View
 from seqexp.data.batch import Batch
 from seqexp.data.pair_batch import LengthBatches
+
+log = logging.getLogger(__name__)
 
 
 class LengthBatchedData(Data):
@@ -37,6 +40,11 @@ class LengthBatchedData(Data):
     @abstractmethod
     def notes(self) -> list[str]:
         """Return notes on what was read, cut, or is also in training."""
+
+    def tell_notes(self) -> None:
+        """Log the notes."""
+        for note in self.notes():
+            log.warning("NOTE: %s", note)
 
     @property
     def steps_per_epoch(self) -> float:

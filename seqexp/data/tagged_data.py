@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -13,10 +14,12 @@ from seqexp.config.data import OtherDataConfig
 from seqexp.config.tagged import TaggedConfig
 from seqexp.data.base import check_same_corpus
 from seqexp.data.batch import IGNORE, Batch
+from seqexp.data.characters import MOST_BYTES, Characters, is_cut, word_characters
 from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.labelled_data import text_batch
 from seqexp.data.length_batched import LengthBatchedData
 from seqexp.data.preprocessor import Preprocessor
+from seqexp.data.span_schemes import find_scheme, invalid_steps
 from seqexp.data.tagged import (
     Sentence,
     TaggedCorpus,
@@ -36,15 +39,16 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The tokens (T,) of a sentence or a part of one.
+    """The tokens (T,) of a sentence or a part of one, and the characters (N, W) of its words.
 
-    `starts` are the positions of the first tokens of its words, and `first` is the number of its first word
-    in the split.
+    `starts` (N,) are the positions of the first tokens of its words, and `first` is the number of its first
+    word in the split.
     """
 
     tokens: Ids
     starts: Ids
     first: int
+    characters: Characters
 
     @property
     def words(self) -> slice:
@@ -62,20 +66,42 @@ def encode_words(tokenizer: Tokenizer, words: Sequence[str], most: int, first: i
     rows: list[TokenRow] = []
     tokens, starts = [tokenizer.bos_id], list[int]()
 
-    def close() -> None:
+    def close(end: int) -> None:
         ids = np.array([*tokens, tokenizer.eos_id], dtype=np.int64)
-        rows.append(TokenRow(ids, np.array(starts, dtype=np.int64), first))
+        characters = word_characters(words[end - len(starts) : end])
+        rows.append(TokenRow(ids, np.array(starts, dtype=np.int64), first, characters))
 
-    for word in words:
+    for number, word in enumerate(words):
         ids = tokenizer.encode(tokenizer.word_start + word)[: most - 2].tolist() or [missing]
         if starts and len(tokens) + len(ids) + 1 > most:
-            close()
+            close(number)
             first += len(starts)
             tokens, starts = [tokenizer.bos_id], []
         starts.append(len(tokens))
         tokens += ids
-    close()
+    close(len(words))
     return rows
+
+
+def word_batch(rows: Sequence[TokenRow], targets: Sequence[Ids] | None = None) -> Batch:
+    """Return a batch of rows with the numbers of their words' tags, if there are any (see `TaggedData`)."""
+    shape = len(rows), max(1, *(len(row.starts) for row in rows))
+    starts, tags = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE)
+    longest, widest = (
+        max(n) for n in zip(*((len(r.tokens), r.characters.shape[1]) for r in rows), strict=True)
+    )
+    characters = np.zeros((len(rows), longest, widest), dtype=np.int64)
+    for number, row in enumerate(rows):
+        starts[number, : len(row.starts)] = row.starts
+        characters[number, row.starts, : row.characters.shape[1]] = row.characters
+        if targets is not None:
+            tags[number, : len(row.starts)] = targets[number]
+    arrays = {"characters": characters, "starts": starts, "targets": tags}
+    batch = text_batch(
+        [row.tokens for row in rows], {name: torch.from_numpy(array) for name, array in arrays.items()}
+    )
+    words = torch.tensor([len(row.starts) for row in rows])
+    return replace(batch, lengths={**batch.lengths, "words": words}, counts=(tags != IGNORE).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -95,6 +121,11 @@ class TaggedSplit:
         """The numbers of tokens of the rows."""
         return np.array([len(row.tokens) for row in self.rows], dtype=np.int64)
 
+    @cached_property
+    def cut_words(self) -> int:
+        """The number of words with more characters than are read."""
+        return sum(is_cut(word) for sentence in self.sentences for word in sentence.words)
+
     @property
     def sentence_numbers(self) -> Ids:
         """The number of the sentence of each word, (N,)."""
@@ -102,11 +133,12 @@ class TaggedSplit:
 
 
 class TaggedData(LengthBatchedData):
-    """Tagged words; a batch has `tokens` (B, T), their lengths, `targets` (B, T) and `index` (B,).
+    """Tagged words; a batch has tokens (B, T) and words (B, N) of sentences, with the lengths of both.
 
-    The target at the first token of a word is the number of its tag. It is `IGNORE` at all other tokens, and
-    at words of held-out splits whose tag does not occur in training. The counts are the numbers of targets.
-    `index` is the number of the row in its split.
+    `starts` (B, N) are the positions of the words' first tokens. `targets` (B, N) are the numbers of their
+    tags, or `IGNORE` if the tag does not occur in training, and after the last word. `characters` (B, T, W)
+    are those of a word at its first token, and zeros elsewhere (`characters.py`). The counts are the numbers
+    of targets. `index` (B,) is the number of the row in its split.
     """
 
     def __init__(self, config: TaggedConfig, corpus: TaggedCorpus, preprocessor: Preprocessor, seed: int):
@@ -127,7 +159,7 @@ class TaggedData(LengthBatchedData):
         """Read the sentences; fit tokenizer and tags on the training split, or take another run's tokenizer.
 
         The tags of another run's preprocessor are taken too, if it has any. The usual tag of each training
-        word is kept as the value ``word_tags``.
+        word is kept as the value ``word_tags``, and the scheme of spans as ``span_scheme``.
         """
         corpus = find_tagged(config)
         train = corpus.splits["train"]
@@ -155,8 +187,11 @@ class TaggedData(LengthBatchedData):
         values = {
             "tag_counts": dict(sorted(counts.items())),
             "word_tags": {word: numbers[tag] for word, tag in usual_tags(train).items()},
+            "span_scheme": find_scheme([sentence.tags for sentence in train]),
         }
-        return cls(config, corpus, Preprocessor(tokenizers, tags, values), seed)
+        data = cls(config, corpus, Preprocessor(tokenizers, tags, values), seed)
+        data.tell_notes()
+        return data
 
     @classmethod
     def for_evaluation(
@@ -198,24 +233,25 @@ class TaggedData(LengthBatchedData):
     def _batch(self, split: str, members: Ids) -> Batch:
         part = self.splits[split]
         rows = [part.rows[member] for member in members]
-        targets = np.full((len(rows), max(len(row.tokens) for row in rows)), IGNORE, dtype=np.int64)
-        for number, row in enumerate(rows):
-            targets[number, row.starts] = part.targets[row.words]
+        batch = word_batch(rows, [part.targets[row.words] for row in rows])
         index = torch.from_numpy(np.asarray(members, dtype=np.int64))
-        batch = text_batch(
-            [row.tokens for row in rows], {"targets": torch.from_numpy(targets), "index": index}
-        )
-        return replace(batch, counts=(targets != IGNORE).sum(axis=1))
+        return replace(batch, tensors={**batch.tensors, "index": index})
 
     def notes(self) -> list[str]:
         """Notes on what was read and cut, on unknown tags, and on sentences that are also in training."""
         notes = list(self.corpus.notes)
         train = {sentence.words for sentence in self.corpus.splits.get("train", [])}
+        scheme = self.preprocessor.values.get("span_scheme")
         for name, part in self.splits.items():
             if part.cut:
                 notes.append(
                     f"{name}: {counted(part.cut, 'sentence')} of {len(part.sentences):,} read in parts of "
                     f"{self.config.max_seq_len} tokens (data.max_seq_len)"
+                )
+            if part.cut_words:
+                notes.append(
+                    f"{name}: {counted(part.cut_words, 'word')} of {len(part.targets):,} longer than "
+                    f"{MOST_BYTES} bytes; of their characters, models read the first"
                 )
             strange = tag_counts(part.sentences)
             for tag in self.preprocessor.labels:
@@ -226,6 +262,9 @@ class TaggedData(LengthBatchedData):
                     f"not occur in training ({', '.join(sorted(strange)[:10])}); counted as errors, left "
                     "out of the loss"
                 )
+            broken = invalid_steps(scheme, (one.tags for one in part.sentences)) if scheme else 0
+            if broken:
+                notes.append(f"{name}: {counted(broken, 'pair')} of neighbouring tags not valid in {scheme}")
             seen = sum(one.words in train for one in part.sentences) if name != "train" else 0
             if seen:
                 notes.append(
@@ -246,6 +285,7 @@ class TaggedData(LengthBatchedData):
                     "tokens": int(part.lengths.sum()),
                     "tags": dict(sorted(tag_counts(part.sentences).items())),
                     "cut": part.cut,
+                    "cut_words": part.cut_words,
                     "sha256": sentences_sha256(part.sentences),
                 }
                 for name, part in self.splits.items()

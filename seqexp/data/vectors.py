@@ -114,7 +114,7 @@ def _read_binary(
 def _read_array(file: Path, name: str, wanted: set[str], words_path: str | None) -> dict[str, Vector]:
     if words_path is None:
         raise UserError(f"{name} has no words; give their list, one a line, as model.vector_words=.")
-    words = _read_words(words_path)
+    words = read_words(words_path, "model.vector_words")
     try:
         matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -131,8 +131,17 @@ def _read_array(file: Path, name: str, wanted: set[str], words_path: str | None)
     }
 
 
-def _read_words(path: str) -> list[str]:
+def read_words(path: str, key: str) -> list[str]:
+    """Return the lines of a file, or the first column of strings of a ``.parquet`` file.
+
+    `key` is the setting that names the file, for messages.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     file = user_path(path)
+    if not file.is_file():
+        raise UserError(f"{key}: {as_utf8(path)} is not a file (seen from {as_utf8(Path.cwd())}).")
     if file.suffix != ".parquet":
         return read_text(file).lines
     try:

@@ -1,16 +1,14 @@
 """Spans of tagged words, and their precision, recall and F1 as conlleval counts them (Tjong Kim Sang 2000).
 
-A tag is ``O`` or a prefix and a type, such as ``B-person``. The rules read IOB1, IOB2 (BIO) and IOBES alike,
-and find the spans of any sequence of tags: a model also predicts broken ones.
+The rules read IOB1, IOB2 (BIO) and IOBES alike (`data/span_schemes.py`), and find the spans of any sequence
+of tags: a model also predicts broken ones.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-OUTSIDE = "O"
-SPAN_TAG = re.compile("([BIES])-(.+)", re.DOTALL)
+from seqexp.data.span_schemes import OUTSIDE, tag_parts
 
 
 @dataclass(frozen=True, order=True)
@@ -43,12 +41,6 @@ class SpanScores:
         return 2 * self.correct / max(1, self.predicted + self.true)
 
 
-def is_span_scheme(tags: Iterable[str]) -> bool:
-    """Whether all tags are ``O``, or B, I, E or S with a type, and at least one has a type."""
-    inside = set(tags) - {OUTSIDE}
-    return bool(inside) and all(SPAN_TAG.fullmatch(tag) for tag in inside)
-
-
 def find_spans(tags: Sequence[str]) -> list[Span]:
     """Return the spans of a sentence in order.
 
@@ -60,10 +52,9 @@ def find_spans(tags: Sequence[str]) -> list[Span]:
     prefix, kind = OUTSIDE, ""
     for position, tag in enumerate([*tags, OUTSIDE]):
         before, before_kind = prefix, kind
-        match = SPAN_TAG.fullmatch(tag)
-        prefix, kind = (match[1], match[2]) if match else (OUTSIDE, "")
-        begins = match is not None and (prefix in "BS" or before in "OES" or kind != before_kind)
-        if first is not None and (begins or match is None):
+        prefix, kind = tag_parts(tag)
+        begins = prefix != OUTSIDE and (prefix in "BS" or before in "OES" or kind != before_kind)
+        if first is not None and (begins or prefix == OUTSIDE):
             found.append(Span(first, position, before_kind))
             first = None
         if begins:

@@ -1,6 +1,6 @@
 """Recurrent networks that read a text in both directions (Schuster & Paliwal 1997).
 
-Axes: B texts, T tokens, H hidden, C outputs.
+Axes: B texts, T tokens, W characters of a word, H hidden, C outputs.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seqexp.models.cells import CELLS, Weights, run_cell
+from seqexp.models.character_cnn import CharacterCNN
 
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -18,8 +19,9 @@ LAYERS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 class RecurrentEncoder(nn.Module):
     """Map tokens (B, T) of texts with `lengths` (B,) to outputs (B, T, C) of both directions' states.
 
-    `cell` is ``rnn``, ``lstm`` or ``gru``. Dropout is that of the embedding, between layers and before the
-    head.
+    `cell` is ``rnn``, ``lstm`` or ``gru``. With `char_filters` the network also reads the characters of the
+    tokens (B, T, W), and joins their features to the embeddings (Ma & Hovy 2016). Dropout is that of the
+    embeddings, between layers and before the head.
     """
 
     reads_lengths = True
@@ -34,13 +36,18 @@ class RecurrentEncoder(nn.Module):
         n_layer: int = 1,
         n_embd: int = 128,
         dropout: float = 0.3,
+        char_embd: int = 30,
+        char_filters: int = 0,
     ) -> None:
         super().__init__()
         self.cell, self.dropout = cell, dropout
         self.embedding = nn.Embedding(vocab_size, n_embd)
         nn.init.normal_(self.embedding.weight, std=0.1)
+        self.reads_characters = char_filters > 0
+        if self.reads_characters:
+            self.characters = CharacterCNN(char_embd, char_filters, dropout)
         self.layers = LAYERS[cell](
-            n_embd, hidden_size, n_layer, batch_first=True, bidirectional=True,
+            n_embd + char_filters, hidden_size, n_layer, batch_first=True, bidirectional=True,
             dropout=dropout if n_layer > 1 else 0.0,
         )  # fmt: skip
         self.head = nn.Linear(2 * hidden_size, n_outputs)
@@ -49,9 +56,12 @@ class RecurrentEncoder(nn.Module):
         """Return the embeddings that pretrained vectors initialise."""
         return [self.embedding]
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None) -> Tensor:
         """Return outputs (B, T, C)."""
-        x = F.dropout(self.embedding(tokens), self.dropout, self.training)
+        x = self.embedding(tokens)
+        if self.reads_characters:
+            x = torch.cat([x, self.characters(characters)], dim=2)
+        x = F.dropout(x, self.dropout, self.training)
         run = self._run_cells if torch.compiler.is_exporting() else self._run_torch
         outputs: Tensor = self.head(F.dropout(run(x, lengths), self.dropout, self.training))
         return outputs

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from seqexp.config.run import GenerationConfig
@@ -150,6 +150,10 @@ class Task(ABC):
     def sizes(self, preprocessor: Preprocessor) -> dict[str, Any]:
         """Return the arguments of a model that data and task decide, such as the size of the vocabulary."""
         return preprocessor.sizes()
+
+    def extend(self, model: nn.Module, preprocessor: Preprocessor) -> None:
+        """Add to a model, as submodules, what the task learns beside the model's outputs; nothing here."""
+        del model, preprocessor
 
     def count(self, batch: Batch) -> int:
         """Return the number of items that the loss of a batch averages over."""

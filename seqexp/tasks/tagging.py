@@ -9,21 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from seqexp.config.tagging import TaggingConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import IGNORE, Batch
-from seqexp.data.labelled_data import text_batch
 from seqexp.data.preprocessor import Preprocessor
-from seqexp.data.tagged_data import TaggedData, TaggedSplit, encode_words
+from seqexp.data.span_schemes import OUTSIDE, is_span_scheme, may_follow
+from seqexp.data.tagged_data import TaggedData, TaggedSplit, encode_words, word_batch
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError
 from seqexp.metrics.classification import label_scores
 from seqexp.metrics.intervals import accuracy_interval
 from seqexp.metrics.metric import Metric, MetricSpec
-from seqexp.metrics.spans import OUTSIDE, is_span_scheme, score_spans
+from seqexp.metrics.spans import score_spans
+from seqexp.models.crf import CRF, marginals, negative_log_likelihood, viterbi
 from seqexp.tasks.base import (
     EvalOptions,
     Evaluation,
@@ -47,10 +48,14 @@ SAMPLES, CONFUSIONS = 3, 10
 # Words on each side of a mistake in its table, and characters of each that are shown.
 CONTEXT, MOST_CHARACTERS = 3, 16
 SPAN_F1 = MetricSpec("F1 of spans, micro average", higher_is_better=True)
+# The micro average over the words of a sentence: each has one tag and one prediction.
+WORD_F1 = MetricSpec("F1 of words, micro average: their accuracy", higher_is_better=True)
+# What an invalid step costs. It is finite: if no sequence is valid, one with the fewest such steps is chosen.
+INVALID = -1e6
 SCORES = {
     "unknown_accuracy": MetricSpec("share of words not in training", higher_is_better=True),
     "baseline_accuracy": MetricSpec("most frequent tag of each word", higher_is_better=True),
-    "baseline_span_f1": MetricSpec("most frequent tag of each word", higher_is_better=True),
+    "baseline_f1": MetricSpec("most frequent tag of each word", higher_is_better=True),
 }
 
 
@@ -66,43 +71,78 @@ class _Predicted:
 class Tagging(Task):
     """The task of models that map tokens to logits of the tags at every token (B, T, C).
 
-    The tag of a word is predicted at its first token. If the tags of training are spans (``B-person``), their
-    F1 is measured too. The interval of accuracies treats the words of a sentence as correlated.
+    The tag of a word is predicted at its first token. `f1` is that of spans; if the tags of training are no
+    spans, it is that of words. The interval of accuracies treats the words of a sentence as correlated.
     """
 
     loss_unit = "nats per word"
 
     def __init__(self, config: TaggingConfig) -> None:
+        self.crf, self.constrained = config.crf, config.constrained
         self.label_smoothing = config.label_smoothing
         self.metrics = {
             "loss": MetricSpec(self.loss_unit, higher_is_better=False),
             "accuracy": MetricSpec("share of words", higher_is_better=True),
-            "span_f1": SPAN_F1,
+            "f1": SPAN_F1,
         }
 
+    def extend(self, model: nn.Module, preprocessor: Preprocessor) -> None:
+        """Add the transitions between tags, if they are learned."""
+        if self.crf:
+            model.add_module("crf", CRF(len(preprocessor.labels)))
+
     def check(self, data: Data, split: str) -> list[str]:
-        """Withdraw the declaration of `span_f1` for tags that are no spans."""
+        """Declare what `f1` is for the tags of the data."""
         del split
-        if not is_span_scheme(data.preprocessor.labels):
-            self.metrics = {name: spec for name, spec in self.metrics.items() if name != "span_f1"}
+        spans = is_span_scheme(data.preprocessor.labels)
+        self.metrics = {**self.metrics, "f1": SPAN_F1 if spans else WORD_F1}
         return []
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
-        """Return cross-entropy summed over words."""
-        return self._loss_of(_logits(model, batch), batch.targets, training)
+        """Return cross-entropy summed over words; of sequences of tags, if their transitions are learned."""
+        return self._loss_of(_emissions(model, batch), _transitions(model), batch, training)
 
-    def _loss_of(self, logits: Tensor, targets: Tensor, training: bool) -> LossOutput:
-        flat, wanted = logits.flatten(0, 1), targets.flatten()
+    def _loss_of(
+        self, emissions: Tensor, transitions: Tensor | None, batch: Batch, training: bool
+    ) -> LossOutput:
+        if transitions is not None:
+            nll = negative_log_likelihood(emissions, _real(batch), transitions, batch.targets).sum()
+            return LossOutput(nll, nll.detach())
+        flat, wanted = emissions.flatten(0, 1), batch.targets.flatten()
         smoothing = self.label_smoothing if training else 0.0
         loss = F.cross_entropy(flat, wanted, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
         if not smoothing:
             return LossOutput(loss, loss.detach())
         return LossOutput(loss, F.cross_entropy(flat.detach(), wanted, ignore_index=IGNORE, reduction="sum"))
 
+    def _choose(
+        self, emissions: Tensor, transitions: Tensor | None, allowed: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Return the chosen tags (B, N) and their probabilities (B, N).
+
+        `allowed` (C + 1, C + 1) is `INVALID` for steps that must not be chosen, and 0 for others.
+        """
+        if transitions is None:
+            probabilities, steps = emissions.softmax(dim=2), allowed
+        else:
+            probabilities = marginals(emissions, _real(batch), transitions)
+            steps = transitions if allowed is None else transitions + allowed
+        chosen = emissions.argmax(dim=2) if steps is None else viterbi(emissions, _real(batch), steps)
+        return chosen, probabilities.gather(2, chosen[:, :, None])[:, :, 0]
+
+    def _allowed(self, preprocessor: Preprocessor, device: torch.device) -> Tensor | None:
+        """Return the costs of steps between tags, and from and to the boundary, as `_choose` reads them."""
+        scheme = preprocessor.values.get("span_scheme")
+        if not self.constrained or scheme is None:
+            return None
+        tags = [*preprocessor.labels, OUTSIDE]
+        steps = [[0.0 if may_follow(scheme, one, other) else INVALID for other in tags] for one in tags]
+        return torch.tensor(steps, device=device)
+
     # Evaluation
 
     def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
-        """Return loss, accuracy and the F1 of spans; with `options.generation` the full report."""
+        """Return loss, accuracy and F1; with `options.generation` the full report."""
         assert isinstance(data, TaggedData)
         options = options or EvalOptions()
         part, tags = data.splits[split], data.preprocessor.labels
@@ -113,7 +153,9 @@ class Tagging(Task):
         spans = is_span_scheme(tags)
         if spans:
             total, _ = score_spans(*_sequences(part, predicted.numbers, tags))
-            evaluation["span_f1"] = SPAN_F1.of(total.f1, total.true)
+            evaluation["f1"] = SPAN_F1.of(total.f1, total.true)
+        else:
+            evaluation["f1"] = WORD_F1.of(evaluation["accuracy"].value, evaluation["accuracy"].count)
         if options.generation is not None and np.isfinite(predicted.probabilities).all():
             self._report(evaluation, data.preprocessor, part, predicted, spans)
         return evaluation
@@ -123,18 +165,21 @@ class Tagging(Task):
         model.eval()
         n, nll = len(part.targets), 0.0
         numbers, probabilities = np.zeros(n, dtype=np.int64), np.zeros(n)
+        transitions, allowed = _transitions(model), self._allowed(data.preprocessor, device)
         progress = tqdm(total=n, desc=f"evaluating {split}", unit="word", delay=2, leave=False, disable=None)
         with torch.inference_mode(), progress:
             for batch in data.eval_batches(split):
                 batch = batch.to(device)
                 with options.autocast():
-                    logits = _logits(model, batch)
-                nll += float(self._loss_of(logits, batch.targets, training=False).nll_sum)
-                best, chosen = (one.cpu().numpy() for one in logits.softmax(dim=2).max(dim=2))
-                for number, member in enumerate(batch.index.tolist()):
-                    row = part.rows[member]
-                    numbers[row.words] = chosen[number, row.starts]
-                    probabilities[row.words] = best[number, row.starts]
+                    emissions = _emissions(model, batch)
+                nll += float(self._loss_of(emissions, transitions, batch, training=False).nll_sum)
+                found = self._choose(emissions, transitions, allowed, batch)
+                for member, tags, some in zip(
+                    batch.index.tolist(), *(one.cpu() for one in found), strict=True
+                ):
+                    words = part.rows[member].words
+                    numbers[words] = tags[: words.stop - words.start]
+                    probabilities[words] = some[: words.stop - words.start]
                 progress.update(batch.count)
         model.train(was_training)
         return _Predicted(numbers, probabilities, nll)
@@ -171,7 +216,7 @@ class Tagging(Task):
                 for kind, one in [*by_type.items(), ("all", total)]
             ]  # fmt: skip
             usual, _ = score_spans(*_sequences(part, baseline, tags))
-            evaluation["baseline_span_f1"] = SCORES["baseline_span_f1"].of(usual.f1, usual.true)
+            evaluation["baseline_f1"] = SCORES["baseline_f1"].of(usual.f1, usual.true)
         else:
             report["tags"] = _scores_of_tags(true_tags, chosen_tags)
         report |= _confusions(part, predicted, true_tags, chosen_tags)
@@ -228,21 +273,22 @@ class Tagging(Task):
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str]
     ) -> Iterator[Prediction]:
         tokenizer, tags, device = preprocessor["text"], preprocessor.labels, device_of(model)
+        allowed = self._allowed(preprocessor, device)
         most = getattr(model, "max_len", None) or 1 << 30
         for begin in range(0, len(inputs), PREDICT_SENTENCES):
             sentences = [text.split() for text in inputs[begin : begin + PREDICT_SENTENCES]]
             rows = [encode_words(tokenizer, words, most) for words in sentences]
-            batch = text_batch([row.tokens for some in rows for row in some]).to(device)
+            batch = word_batch([row for some in rows for row in some]).to(device)
             with evaluation_mode(model), torch.inference_mode():
-                best, chosen = (one.cpu() for one in _logits(model, batch).softmax(dim=2).max(dim=2))
-            outputs = zip(chosen, best, strict=True)
+                chosen = self._choose(_emissions(model, batch), _transitions(model), allowed, batch)
+            outputs = zip(*(one.cpu() for one in chosen), strict=True)
             for number, (words, some) in enumerate(zip(sentences, rows, strict=True), start=begin):
                 found: list[str] = []
                 probabilities: list[float] = []
                 for row in some:
-                    numbers, p = next(outputs)
-                    found += [tags[tag] for tag in numbers[row.starts].tolist()]
-                    probabilities += p[row.starts].tolist()
+                    numbers, p = (one[: len(row.starts)].tolist() for one in next(outputs))
+                    found += [tags[tag] for tag in numbers]
+                    probabilities += p
                 text = " ".join(f"{word}/{tag}" for word, tag in zip(words, found, strict=True))
                 values = {"line": number + 1, "words": words, "tags": found, "probabilities": probabilities}
                 yield Prediction(number, (text,), values, note=None if words else "empty text")
@@ -266,13 +312,26 @@ class Tagging(Task):
         return " ".join(data.splits["val"].sentences[0].words)
 
 
-def _logits(model: Forward, batch: Batch) -> Tensor:
-    """Return logits (B, T, C) in fp32."""
-    inputs = (
-        (batch.tokens, batch.lengths["tokens"]) if getattr(model, "reads_lengths", False) else (batch.tokens,)
-    )
+def _emissions(model: Forward, batch: Batch) -> Tensor:
+    """Return the logits of the tags at the first token of each word, (B, N, C), in fp32."""
+    inputs = [batch.tokens]
+    if getattr(model, "reads_lengths", False):
+        inputs.append(batch.lengths["tokens"])
+    if getattr(model, "reads_characters", False):
+        inputs.append(batch.characters)
     logits: Tensor = model(*inputs).float()
-    return logits
+    return logits.gather(1, batch.starts[:, :, None].expand(-1, -1, logits.shape[2]))
+
+
+def _transitions(model: Any) -> Tensor | None:
+    """Return the learned transitions between tags (C + 1, C + 1), if there are any."""
+    crf = getattr(model, "crf", None)
+    return None if crf is None else crf.transitions
+
+
+def _real(batch: Batch) -> Tensor:
+    """Return which words of a batch are not padding, (B, N)."""
+    return torch.arange(batch.starts.shape[1], device=batch.starts.device) < batch.lengths["words"][:, None]
 
 
 def _accuracy(spec: MetricSpec, part: TaggedSplit, chosen: Numbers, among: Any = None) -> Metric:
