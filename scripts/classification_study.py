@@ -5,7 +5,8 @@
 
 Every run is a command line of seqexp and an evaluation of its best checkpoint on the test split. Results are
 in docs/classification/<data>.json, with the command lines. Without --vectors the runs with pretrained vectors
-are skipped. ``{vectors}`` stands for the options that name them. Runs take about half a minute on one thread;
+are skipped. ``{vectors}`` stands for the options that name them, and ``{words}`` for those of a tokenizer that
+keeps their most frequent words. Classifiers take about half a minute on one thread, and taggers two minutes;
 two run at a time.
 """
 
@@ -23,7 +24,8 @@ from threading import Lock
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-COMMON = "device.threads=1 trainer.max_steps=1200 trainer.eval_every=100 trainer.monitor=val/accuracy"
+CLASSIFIER = "device.threads=1 trainer.max_steps=1200 trainer.eval_every=100 trainer.monitor=val/accuracy"
+TAGGER = "device.threads=1 trainer.max_steps=1500 trainer.eval_every=150 trainer.sample_tokens=0"
 CNN = "model=textcnn data.batch_size=50 optimizer.lr=1e-3"
 RNN = "model=birnn task.pooling=attention model.dropout=0.5"
 # Options of each recipe by data set and name.
@@ -45,19 +47,52 @@ RUNS = {
         "BiLSTM with attention, GloVe": f"{RNN} {{vectors}}",
         "bag of 1- and 2-grams": "model=fasttext_bag",
     },
+    "wnut17": {
+        "words": "model.char_filters=0",
+        "words and characters": "",
+        "words and characters, GloVe": "{vectors} {words}",
+        "the same without CRF": "task.crf=false {vectors} {words}",
+        "the same, not constrained": "task.crf=false task.constrained=false {vectors} {words}",
+    },
+    "ud_ewt": {
+        "words": "model.char_filters=0",
+        "words and characters": "",
+        "words and characters, GloVe": "{vectors} {words}",
+    },
 }
-SCORES = ("accuracy", "macro_f1", "calibration_error", "majority_accuracy", "tfidf_accuracy")
+COMMON = {"sst2": CLASSIFIER, "trec": CLASSIFIER, "wnut17": TAGGER, "ud_ewt": TAGGER}
+# Columns of the tables, and baselines with the columns that they have.
+SCORES = {
+    **dict.fromkeys(("sst2", "trec"), ("accuracy", "macro_f1", "calibration_error")),
+    "wnut17": ("f1", "accuracy", "unknown_accuracy"),
+    "ud_ewt": ("accuracy", "unknown_accuracy"),
+}
+BASELINES = {
+    **dict.fromkeys(
+        ("sst2", "trec"),
+        {"majority": {"accuracy": "majority_accuracy"}, "tfidf": {"accuracy": "tfidf_accuracy"}},
+    ),
+    "wnut17": {"most frequent tag of each word": {"f1": "baseline_f1", "accuracy": "baseline_accuracy"}},
+    "ud_ewt": {"most frequent tag of each word": {"accuracy": "baseline_accuracy"}},
+}
+TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "calibration_error": "calibration error",
+    "f1": "span F1",
+    "unknown_accuracy": "accuracy on unknown words",
+}
 lock = Lock()
 
 
 def command_of(data: str, options: str, seed: int) -> str:
-    return f"seqexp train data={data} {options} {COMMON} seed={seed}"
+    return " ".join(f"seqexp train data={data} {options} {COMMON[data]} seed={seed}".split())
 
 
-def run(data: str, recipe: str, seed: int, vectors: str) -> None:
+def run(data: str, recipe: str, seed: int, vectors: dict[str, str]) -> None:
     """Train, evaluate on the test split, and add the result to the file of the data set."""
     options = RUNS[data][recipe]
-    words = shlex.split(command_of(data, options.replace("{vectors}", vectors), seed))[1:]
+    words = shlex.split(command_of(data, options.format(**vectors), seed))[1:]
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         for arguments in (words, ["eval", "run=latest", "split=test", "device.threads=1"]):
@@ -69,7 +104,8 @@ def run(data: str, recipe: str, seed: int, vectors: str) -> None:
                 raise SystemExit(f"{shlex.join(arguments)}\n{done.stderr[-2000:]}")
         result = json.loads(done.stdout)
     metrics = result["metrics"]
-    row = {"step": result["step"], **{name: metrics[f"test/{name}"] for name in SCORES}}
+    names = [*SCORES[data], *(name for one in BASELINES[data].values() for name in one.values())]
+    row = {"step": result["step"], **{name: metrics[f"test/{name}"] for name in names}}
     with lock:
         file = DOCS / "classification" / f"{data}.json"
         found = json.loads(file.read_text()) if file.exists() else {}
@@ -77,7 +113,8 @@ def run(data: str, recipe: str, seed: int, vectors: str) -> None:
         entry["seeds"][str(seed)] = row
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(f"{data} {recipe}, seed {seed}: accuracy {row['accuracy']:.4f} (step {row['step']})", flush=True)
+    main = SCORES[data][0]
+    print(f"{data} {recipe}, seed {seed}: {main} {row[main]:.4f} (step {row['step']})", flush=True)
 
 
 def missing(data: str, recipe: str, seed: int) -> bool:
@@ -98,15 +135,16 @@ def report() -> str:
         lines += [
             f"**{data}**",
             "",
-            "| | seeds | accuracy | macro-F1 | calibration error |",
-            "|---|---|---|---|---|",
+            f"| | seeds | {' | '.join(TITLES[name] for name in SCORES[data])} |",
+            f"|---|---|{'---|' * len(SCORES[data])}",
         ]
-        for name in ("majority", "tfidf"):
-            lines.append(f"| {name} | | {100 * first[f'{name}_accuracy']:.1f} | | |")
+        for baseline, names in BASELINES[data].items():
+            cells = [f"{100 * first[names[name]]:.1f}" if name in names else "" for name in SCORES[data]]
+            lines.append(f"| {baseline} | | {' | '.join(cells)} |")
         for recipe in recipes:
             rows = list(found.get(recipe, {"seeds": {}})["seeds"].values())
             if rows:
-                cells = [_mean(rows, name) for name in ("accuracy", "macro_f1", "calibration_error")]
+                cells = [_mean(rows, name) for name in SCORES[data]]
                 lines.append(f"| {recipe} | {len(rows)} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -123,21 +161,29 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print the tables of finished runs")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", choices=[*RUNS], help="one data set")
+    parser.add_argument("--recipe", help="one recipe of it")
     parser.add_argument("--vectors", help="GloVe's 50-dimensional vectors: a text file, or a .npy file")
     parser.add_argument("--vector-words", help="the words of a .npy file")
     given = parser.parse_args()
     if not given.report:
-        vectors = ""
+        vectors: dict[str, str] = {}
         if given.vectors:
-            vectors = f"model.n_embd=50 model.vectors={shlex.quote(str(Path(given.vectors).resolve()))}"
-            if given.vector_words:
-                vectors += f" model.vector_words={shlex.quote(str(Path(given.vector_words).resolve()))}"
+            file, words = (
+                path and shlex.quote(str(Path(path).resolve()))
+                for path in (given.vectors, given.vector_words)
+            )
+            vectors = {
+                "vectors": f"model.n_embd=50 model.vectors={file}"
+                + (f" model.vector_words={words}" if words else ""),
+                "words": f"tokenizer.words_path={words or file} tokenizer.vocab_size=50000 tokenizer.lower=true",
+            }
         jobs = [
             (data, recipe, seed, vectors)
             for seed in range(1, given.seeds + 1)
             for data in RUNS
             if given.only in (None, data)
             for recipe, options in RUNS[data].items()
+            if given.recipe in (None, recipe)
             if (vectors or "{vectors}" not in options) and missing(data, recipe, seed)
         ]
         with ThreadPoolExecutor(2) as pool:

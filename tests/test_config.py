@@ -75,7 +75,7 @@ def test_every_option_composes(option: str) -> None:
     if name in ("parity", "bits") and group != "data":
         words.append("data=parity")
     if group == "pair":
-        data, model = name.split("_")
+        data, _, model = name.partition("_")
         words = [f"data={data}", f"model={model}"]
     if option == "optimizer/sgd":
         words.append("scheduler.min_lr=0")

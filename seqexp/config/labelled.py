@@ -3,22 +3,18 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from omegaconf import II, MISSING
+from omegaconf import II
 
-from seqexp.config.checks import check_choice, check_range, check_rule
-from seqexp.config.data import check_encoding
-
-FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "folders", "fasttext", "label_first")
+from seqexp.config.checks import check_range, check_rule
+from seqexp.config.example_files import ExampleFilesConfig
 
 
 @dataclass
-class LabelledConfig:
+class LabelledConfig(ExampleFilesConfig):
     """Texts with labels, for classification.
 
-    The training examples are in `path`, a file or folder, and those of other splits in `val_path` and
-    `test_path`; a missing split is a tenth of the training examples, stratified by label. With
-    `label_path` (`val_label_path`, …) line n of one file is the label of line n of the other. Without `path`
-    the files `train_file`, … are read from ``$SEQEXP_DATA/<folder>`` or ``./data/<folder>``.
+    `path` is a file or folder; a missing split is a tenth of the training examples, stratified by label. With
+    `label_path` (`val_label_path`, …) line n of one file is the label of line n of the other.
 
     `format` ``auto`` goes by the name of the file. `text`, `text_pair` and `label` are columns of a table.
     With `multilabel` a text has any number of labels, separated by `label_separator`. `label_until` cuts
@@ -28,31 +24,20 @@ class LabelledConfig:
     from `sample_seed` (by default the run's seed), for learning curves.
 
     With `class_weights` the training loss of a text is multiplied by N / (C n), where n of the N training
-    texts have its label, one of C.
-
-    A batch has texts of similar length: `batch_size` of them, or up to `batch_tokens` tokens with padding.
-    Texts are cut after `max_seq_len` tokens.
+    texts have its label, one of C. Texts are cut after `max_seq_len` tokens.
     """
 
     EXAMPLES: ClassVar = "labelled text"
-    TOKENIZES: ClassVar = "sentences"
+    FORMATS: ClassVar[tuple[str, ...]] = (
+        "auto", "csv", "tsv", "jsonl", "parquet", "folders", "fasttext", "label_first",
+    )  # fmt: skip
 
-    name: str = MISSING
-    path: str | None = None
     label_path: str | None = None
-    val_path: str | None = None
     val_label_path: str | None = None
-    test_path: str | None = None
     test_label_path: str | None = None
-    folder: str | None = None
-    train_file: str | None = None
     train_label_file: str | None = None
-    val_file: str | None = None
     val_label_file: str | None = None
-    test_file: str | None = None
     test_label_file: str | None = None
-    source: str | None = None
-    format: str = "auto"
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
@@ -61,21 +46,13 @@ class LabelledConfig:
     label_separator: str = ","
     label_until: str | None = None
     pieces: bool = False
-    encoding: str | None = None
     train_examples: int | None = None
     sample_seed: int = II("seed")
     class_weights: bool = False
-    batch_size: int = 32
-    batch_tokens: int | None = None
-    max_seq_len: int = 256
 
     def __post_init__(self) -> None:
-        check_choice("data.format", self.format, FORMATS)
-        check_encoding(self.encoding)
+        super().__post_init__()
         check_range("data.train_examples", self.train_examples, 2)
-        check_range("data.batch_size", self.batch_size, 1)
-        check_range("data.batch_tokens", self.batch_tokens, 1)
-        check_range("data.max_seq_len", self.max_seq_len, 2)
         check_rule(
             not (self.class_weights and self.multilabel),
             "data.class_weights is for one label a text, and data.multilabel=true: leave one of them out.",
@@ -86,10 +63,6 @@ class LabelledConfig:
                 labels is None or path is not None,
                 f"data.{split}label_path has the labels of the lines of data.{split}path; give both.",
             )
-        check_rule(
-            self.path is not None or (self.val_path is None and self.test_path is None),
-            "data.val_path and data.test_path go with data.path; give the training file as data.path=.",
-        )
 
 
 @dataclass

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.labelled import LabelledConfig
+from seqexp.data.example_files import SPLITS, find_split_files
 from seqexp.data.lines import ORDINARY_SPACES, DecodedText, fold_spaces, read_text
-from seqexp.data.sources import shown_places, usual_places
 from seqexp.errors import UserError, suggest
-from seqexp.files import as_utf8, user_path
+from seqexp.files import as_utf8
 from seqexp.quoting import counted
 
-SPLITS = ("train", "val", "test")
 FASTTEXT_PREFIX = "__label__"
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 PACKED = (".gz", ".bz2", ".xz", ".zip")
@@ -69,12 +68,11 @@ def find_labelled(config: LabelledConfig) -> LabelledCorpus:
     Raises:
         UserError: a file is missing or malformed (the message names the line), or a split is empty.
     """
-    found, origin = _find_files(config)
+    found, origin = find_split_files(config)
+    labels, _ = find_split_files(config, "label_")
     notes: list[str] = []
-    splits = {}
-    for split, (path, labels) in found.items():
-        splits[split] = read_labelled(path, config, labels, notes)
-    files = tuple(as_utf8(one) for pair in found.values() for one in pair if one is not None)
+    splits = {split: read_labelled(path, config, labels.get(split), notes) for split, path in found.items()}
+    files = tuple(as_utf8(some[split]) for split in found for some in (found, labels) if split in some)
     return LabelledCorpus(with_all_splits(splits), origin, files, tuple(notes))
 
 
@@ -127,41 +125,6 @@ def sampled(examples: list[Example], count: int, seed: int) -> list[Example]:
         ((k + 0.5) / len(members), index) for members in by_label.values() for k, index in enumerate(members)
     ]
     return [examples[index] for index in sorted(index for _, index in sorted(ranks)[:count])]
-
-
-def _find_files(config: LabelledConfig) -> tuple[dict[str, tuple[Path, Path | None]], str]:
-    if config.path is not None:
-        found = {}
-        for split, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
-            path, labels = getattr(config, f"{prefix}path"), getattr(config, f"{prefix}label_path")
-            if path is not None:
-                found[split] = _existing(path, labels, f"data.{prefix}path")
-        return found, f"data.path={config.path}"
-    assert config.folder is not None
-    assert config.train_file is not None
-    places = usual_places(config.folder)
-    for place in map(Path, places):
-        if not (place / config.train_file).is_file():
-            continue
-        found = {}
-        for split in SPLITS:
-            name, labels = getattr(config, f"{split}_file"), getattr(config, f"{split}_label_file")
-            if name is not None:
-                beside = str(place / labels) if labels else None
-                found[split] = _existing(str(place / name), beside, f"data={config.name}")
-        return found, as_utf8(place)
-    raise UserError(
-        f"data={config.name}: {config.train_file} was not found in {shown_places(config.folder)}. "
-        f"Get it from {config.source}, put its files there, or give data.path=."
-    )
-
-
-def _existing(path: str, label_path: str | None, key: str) -> tuple[Path, Path | None]:
-    """Return the paths of texts and of labels; raise UserError if one does not exist."""
-    for one in (path, label_path):
-        if one is not None and not user_path(one).exists():
-            raise UserError(f"{key}: there is no {as_utf8(one)} (seen from {as_utf8(Path.cwd())}).")
-    return user_path(path), None if label_path is None else user_path(label_path)
 
 
 # Formats

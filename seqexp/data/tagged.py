@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from seqexp.config.tagged import UNIVERSAL_TAGS, TaggedConfig
+from seqexp.data.example_files import SPLITS, find_split_files
 from seqexp.data.lines import DecodedText, read_text
-from seqexp.data.sources import shown_places, usual_places
 from seqexp.errors import UserError
-from seqexp.files import as_utf8, user_path
+from seqexp.files import as_utf8
 from seqexp.quoting import counted
 
-SPLITS = ("train", "val", "test")
 # A line that begins with this separates documents (CoNLL-2003).
 DOCUMENT_START = "-DOCSTART-"
 # CoNLL-U: the number of columns, the column of words, and the ids of words and of other rows (1-2, 1.1).
@@ -64,7 +63,7 @@ def find_tagged(config: TaggedConfig) -> TaggedCorpus:
     Raises:
         UserError: a file is missing or malformed (the message names the line), or a split is empty.
     """
-    found, origin = _find_files(config)
+    found, origin = find_split_files(config)
     notes: list[str] = []
     splits = {split: read_tagged(path, config, notes) for split, path in found.items()}
     files = tuple(as_utf8(path) for path in found.values())
@@ -107,43 +106,6 @@ def usual_tags(sentences: Iterable[Sentence]) -> dict[str, str]:
     return {word: min((-n, tag) for tag, n in tags.items())[1] for word, tags in counts.items()}
 
 
-def _find_files(config: TaggedConfig) -> tuple[dict[str, Path], str]:
-    if config.path is not None:
-        given = {"train": ("path", config.path), "val": ("val_path", config.val_path)}
-        given["test"] = ("test_path", config.test_path)
-        found = {
-            split: _existing(user_path(path), f"data.{key}")
-            for split, (key, path) in given.items()
-            if path is not None
-        }
-        return found, f"data.path={config.path}"
-    assert config.folder is not None
-    assert config.train_file is not None
-    places = usual_places(config.folder)
-    for place in map(Path, places):
-        if (place / config.train_file).is_file():
-            names = {split: getattr(config, f"{split}_file") for split in SPLITS}
-            found = {
-                split: _existing(place / name, f"data={config.name}")
-                for split, name in names.items()
-                if name is not None
-            }
-            return found, as_utf8(place)
-    raise UserError(
-        f"data={config.name}: {config.train_file} was not found in {shown_places(config.folder)}. "
-        f"Get it from {config.source}, put its files there, or give data.path=."
-    )
-
-
-def _existing(path: Path, key: str) -> Path:
-    """Return the path; raise UserError if it is not a file."""
-    if path.is_dir():
-        raise UserError(f"{key}: {as_utf8(path)} is a folder; give a file of tagged words.")
-    if not path.exists():
-        raise UserError(f"{key}: there is no {as_utf8(path)} (seen from {as_utf8(Path.cwd())}).")
-    return path
-
-
 # Formats
 
 # The number of a line, its word and its tag; None between sentences.
@@ -156,6 +118,8 @@ def read_tagged(path: Path, config: TaggedConfig, notes: list[str] | None = None
     Raises:
         UserError: naming the file and the line.
     """
+    if path.is_dir():
+        raise UserError(f"{as_utf8(path)} is a folder; give a file of tagged words.")
     text = read_text(path, config.encoding)
     if notes is not None:
         notes.extend(text.notes)
