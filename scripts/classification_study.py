@@ -5,9 +5,9 @@
 
 Every run is a command line of seqexp and an evaluation of its best checkpoint on the test split. Results are
 in docs/classification/<data>.json, with the command lines. Without --vectors the runs with pretrained vectors
-are skipped. ``{vectors}`` stands for the options that name them, and ``{words}`` for those of a tokenizer that
-keeps their most frequent words. Classifiers take about half a minute on one thread, and taggers two minutes;
-two run at a time.
+are skipped. ``{vectors}`` stands for the options that name them, and ``{words}`` for those of a tokenizer
+that keeps their most frequent words. Classifiers take about half a minute on one thread, and taggers two
+minutes; two run at a time.
 """
 
 import argparse
@@ -63,15 +63,15 @@ RUNS = {
 COMMON = {"sst2": CLASSIFIER, "trec": CLASSIFIER, "wnut17": TAGGER, "ud_ewt": TAGGER}
 # Columns of the tables, and baselines with the columns that they have.
 SCORES = {
-    **dict.fromkeys(("sst2", "trec"), ("accuracy", "macro_f1", "calibration_error")),
+    "sst2": ("accuracy", "macro_f1", "calibration_error"),
+    "trec": ("accuracy", "macro_f1", "calibration_error"),
     "wnut17": ("f1", "accuracy", "unknown_accuracy"),
     "ud_ewt": ("accuracy", "unknown_accuracy"),
 }
+TEXT_BASELINES = {"majority": {"accuracy": "majority_accuracy"}, "tfidf": {"accuracy": "tfidf_accuracy"}}
 BASELINES = {
-    **dict.fromkeys(
-        ("sst2", "trec"),
-        {"majority": {"accuracy": "majority_accuracy"}, "tfidf": {"accuracy": "tfidf_accuracy"}},
-    ),
+    "sst2": TEXT_BASELINES,
+    "trec": TEXT_BASELINES,
     "wnut17": {"most frequent tag of each word": {"f1": "baseline_f1", "accuracy": "baseline_accuracy"}},
     "ud_ewt": {"most frequent tag of each word": {"accuracy": "baseline_accuracy"}},
 }
@@ -175,7 +175,8 @@ def main() -> None:
             vectors = {
                 "vectors": f"model.n_embd=50 model.vectors={file}"
                 + (f" model.vector_words={words}" if words else ""),
-                "words": f"tokenizer.words_path={words or file} tokenizer.vocab_size=50000 tokenizer.lower=true",
+                "words": f"tokenizer.words_path={words or file} tokenizer.vocab_size=50000 "
+                "tokenizer.lower=true",
             }
         jobs = [
             (data, recipe, seed, vectors)
