@@ -482,6 +482,24 @@ def test_the_baseline_by_hand() -> None:
     assert [row[0] for row in table.rows] == sorted({"NOUN", "VERB"})
 
 
+def test_a_tag_that_is_no_span_is_said() -> None:
+    odd = sentences(40)
+    odd[2][0] = (odd[2][0][0], "B_person")
+    write("val.conll", columns(sentences(5)))
+    write("test.conll", columns([[("Rome", "I-place"), ("Oslo", "B-place")]]))
+    line = 1 + sum(len(one) + 1 for one in odd[:2])
+    paths = {"val_path": "val.conll", "test_path": "test.conll"}
+    data = data_of(odd, None, **paths)
+    assert data.preprocessor.values["span_scheme"] is None
+    assert (
+        "the tag 'B_person' is neither O nor B, I, E or S with a type (sentence at some.conll, line "
+        f"{line}), so that no tags count as spans"
+    ) in data.notes()
+    data = data_of(None, None, **paths)
+    assert data.preprocessor.values["span_scheme"] == "IOB2"
+    assert "test: 1 pair of neighbouring tags not valid in IOB2" in data.notes()
+
+
 # The commands
 
 

@@ -21,6 +21,13 @@ def tag_parts(tag: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (OUTSIDE, "")
 
 
+def odd_tags(tags: Iterable[str]) -> list[str]:
+    """Return the tags that keep others from being spans; none if no tag looks like a span."""
+    distinct = set(tags) - {OUTSIDE}
+    odd = sorted(tag for tag in distinct if not SPAN_TAG.fullmatch(tag))
+    return odd if len(odd) < len(distinct) else []
+
+
 def is_span_scheme(tags: Iterable[str]) -> bool:
     """Whether all tags are ``O``, or B, I, E or S with a type, and at least one has a type."""
     inside = set(tags) - {OUTSIDE}

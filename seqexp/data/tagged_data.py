@@ -19,7 +19,7 @@ from seqexp.data.fitting import fit_tokenizer
 from seqexp.data.labelled_data import text_batch
 from seqexp.data.length_batched import LengthBatchedData
 from seqexp.data.preprocessor import Preprocessor
-from seqexp.data.span_schemes import find_scheme, invalid_steps
+from seqexp.data.span_schemes import find_scheme, invalid_steps, odd_tags
 from seqexp.data.tagged import (
     Sentence,
     TaggedCorpus,
@@ -242,6 +242,12 @@ class TaggedData(LengthBatchedData):
         notes = list(self.corpus.notes)
         train = {sentence.words for sentence in self.corpus.splits.get("train", [])}
         scheme = self.preprocessor.values.get("span_scheme")
+        for tag in odd_tags(self.preprocessor.labels)[:1]:
+            places = (one.where for some in self.corpus.splits.values() for one in some if tag in one.tags)
+            notes.append(
+                f"the tag {tag!r} is neither O nor B, I, E or S with a type (sentence at "
+                f"{next(places, 'another run')}), so that no tags count as spans"
+            )
         for name, part in self.splits.items():
             if part.cut:
                 notes.append(
