@@ -117,3 +117,54 @@ def test_own_files_are_preferred_to_a_download(server: tuple[Server, str]) -> No
     file.write_text("my own copy", encoding="utf-8")
     assert text_of(fetch(url)) == "my own copy"
     assert serving.asked == 0
+
+
+# Data sets of several files
+
+
+@pytest.fixture
+def labelled_server(server: tuple[Server, str], tmp_path: Path) -> tuple[Server, list[str]]:
+    """A server of a training and a test file, and the words that name them."""
+    words = []
+    for name in ("train.csv", "test.csv"):
+        rows = "".join(f"{'good' if n % 2 else 'bad'} {n},{'yes' if n % 2 else 'no'}\n" for n in range(40))
+        text = f"text,category\n{rows}"
+        (tmp_path / "public" / name).write_text(text, encoding="utf-8")
+        words.append(f"{name}:{hashlib.sha256(text.encode()).hexdigest()}")
+    folder = server[1].rpartition("/")[0]
+    return server[0], [f"data.url={folder}/", f"++data.sha256={{{','.join(words)}}}"]
+
+
+def test_a_data_set_of_two_files_is_downloaded(
+    run_main: Main, labelled_server: tuple[Server, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SEQEXP_DATA", raising=False)
+    serving, where = labelled_server
+    words = ["train", "data=banking77", *where, "model=fasttext_bag", "trainer.max_steps=1", "device=cpu",
+             "name=fetched"]  # fmt: skip
+    for _ in range(2):
+        ran = run_main(*words)
+        assert ran.code == 0, ran.err
+    assert serving.asked == 2
+    manifest = json.loads(next(Path("outputs/train/fetched").glob("*/manifest.json")).read_text())
+    assert manifest["corpus"]["origin"] == where[0].removeprefix("data.url=")
+    ran = run_main("eval", "run=latest", "split=test")
+    assert ran.code == 0, ran.err
+
+
+def test_a_data_set_that_cannot_be_downloaded(
+    run_main: Main,
+    labelled_server: tuple[Server, list[str]],
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SEQEXP_DATA", raising=False)
+    monkeypatch.setattr(download_module, "RETRIES", 0)
+    ran = run_main("train", "data=banking77", labelled_server[1][0] + "nowhere/")
+    assert ran.code == 2
+    assert "could not be downloaded (404)" in ran.err
+    assert "put the files of github.com/PolyAI-LDN" in ran.err
+    assert "into data/banking77/" in ran.err
+    ran = run_main("train", "data=banking77", labelled_server[1][0])  # the files are not those of banking77
+    assert ran.code == 2
+    assert "is not the file expected" in ran.err

@@ -1,6 +1,6 @@
 """Options that data sets of examples in files share: labelled texts, and tagged words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from omegaconf import MISSING
@@ -15,7 +15,8 @@ class ExampleFilesConfig:
 
     The training examples are in `path`, and those of other splits in `val_path` and `test_path`; a missing
     split is cut from the training examples. Without `path` the files `train_file`, … are read from
-    ``$SEQEXP_DATA/<folder>`` or ``./data/<folder>``; `source` says where to get them.
+    ``$SEQEXP_DATA/<folder>`` or ``./data/<folder>``, or downloaded from below `url` if `sha256` has their
+    hashes by name; `source` says where they come from.
 
     A batch has examples of similar length: `batch_size` of them, or up to `batch_tokens` tokens with padding.
     """
@@ -34,6 +35,8 @@ class ExampleFilesConfig:
     val_file: str | None = None
     test_file: str | None = None
     source: str | None = None
+    url: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
     format: str = "auto"
     encoding: str | None = None
     batch_size: int = 32

@@ -1,8 +1,10 @@
 """Find the files of data sets of examples: those that are named, or those of a known data set."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from seqexp.config.example_files import ExampleFilesConfig
+from seqexp.data.download import download
 from seqexp.data.sources import shown_places, usual_places
 from seqexp.errors import UserError
 from seqexp.files import as_utf8, user_path
@@ -20,8 +22,8 @@ def find_split_files(config: ExampleFilesConfig, kind: str = "") -> tuple[dict[s
         UserError: a file does not exist.
     """
     if config.path is None:
-        place = _find_folder(config)
-        origin, keys = as_utf8(place), {split: f"{split}_{kind}file" for split in SPLITS}
+        place, origin = _find_folder(config)
+        keys = {split: f"{split}_{kind}file" for split in SPLITS}
     else:
         # Where the user stands; paths may be absolute.
         place, origin = Path(), f"data.path={config.path}"
@@ -39,14 +41,32 @@ def find_split_files(config: ExampleFilesConfig, kind: str = "") -> tuple[dict[s
     return found, origin
 
 
-def _find_folder(config: ExampleFilesConfig) -> Path:
-    """Return the folder with the training file of a known data set."""
+def _find_folder(config: ExampleFilesConfig) -> tuple[Path, str]:
+    """Return the folder with the files of a known data set, and where they come from.
+
+    Raises:
+        UserError: they are neither there nor can be downloaded.
+    """
     assert config.folder is not None
     assert config.train_file is not None
     for place in map(Path, usual_places(config.folder)):
         if (place / config.train_file).is_file():
-            return place
+            return place, as_utf8(place)
+    if config.url is not None:
+        return _download_folder(config), config.url
     raise UserError(
         f"data={config.name}: {config.train_file} was not found in {shown_places(config.folder)}. "
         f"Get it from {config.source}, put its files there, or give data.path=."
     )
+
+
+def _download_folder(config: ExampleFilesConfig) -> Path:
+    """Return the folder with the downloaded files of a known data set."""
+    instead = f"give data.path=, or put the files of {config.source} into data/{config.folder}/"
+    names = [str(getattr(config, one.name)) for one in fields(config) if one.name.endswith("_file")]
+    files = [
+        download(f"{config.url}{name}", config.sha256[name], f"{config.name}/{name}", instead)
+        for name in names
+        if name in config.sha256
+    ]
+    return files[0].parent
