@@ -279,6 +279,19 @@ def test_fine_tuning_a_classifier_on_other_labels_is_refused(run_main: Main) -> 
 # eval
 
 
+def test_labels_in_a_second_file(run_main: Main, opinions_run: Path) -> None:
+    Path("texts.txt").write_text("a fine film\na dull film\n", encoding="utf-8")
+    labels = read(opinions_run / "manifest.json")["corpus"]["splits"]["train"]["labels"]
+    Path("labels.txt").write_text("\n".join(sorted(labels)[:2]) + "\n", encoding="utf-8")
+    ran = run_main(
+        "eval", f"run={opinions_run}", "data.path=texts.txt", "data.label_path=labels.txt", *DEVICE
+    )
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["texts"] == 2
+    told = said_shortly(run_main("eval", f"run={opinions_run}", "data.label_path=labels.txt", *DEVICE))
+    assert "data.label_path has the labels of the lines of data.path; give both" in told
+
+
 def test_the_report_of_eval(run_main: Main, opinions_run: Path) -> None:
     """Against scikit-learn, on the predictions that it writes."""
     ran = run_main("eval", f"run={opinions_run}", *DEVICE)

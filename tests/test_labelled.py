@@ -74,7 +74,7 @@ def test_csv() -> None:
         ("two lines, and a third", "bad"),
         ("wide spaces", "good"),
     ]
-    assert [one.where for one in examples] == [f"some.csv, line {n}" for n in (2, 6, 9)]
+    assert [one.where for one in examples] == [f"some.csv, line {n}" for n in (2, 3, 9)]
 
 
 def test_what_pythons_csv_writes_comes_back() -> None:
@@ -253,6 +253,15 @@ def test_encodings() -> None:
         read("some.csv", table, encoding="utf-8")
 
 
+def test_tsv_without_quoting() -> None:
+    """A quotation mark that does not enclose a field is a character; the user is told."""
+    Path("a.tsv").write_text('text\tlabel\n"So!" he said\tyes\nan inch is 1"\tno\n', encoding="utf-8")
+    notes: list[str] = []
+    examples = read_labelled(Path("a.tsv"), config(), None, notes)
+    assert [one.text for one in examples] == ['"So!" he said', 'an inch is 1"']
+    assert notes == ["a.tsv: quotation marks are read as they stand, since they do not enclose fields"]
+
+
 # Mistakes
 
 
@@ -262,7 +271,9 @@ def test_encodings() -> None:
         ("a.csv", "text,label\na,b\na,b,c\n", r"a\.csv, line 3: 3 columns, and the header has 2"),
         ("a.csv", 'text,label\n"x\ny",b\na\n', r"a\.csv, line 4: 1 column, and the header has 2"),
         ("a.csv", 'text,label\n"a"b,c\n', r"a\.csv, line 2: .*check the quotes and data\.format"),
-        ("a.csv", 'text,label\n"a,c\nb,d\n', r"a\.csv, line 3: unexpected end of data; check the quotes"),
+        ("a.csv", 'text,label\n"a,c\nb,d\n', r"a\.csv, line 2: unexpected end of data; check the quotes"),
+        ("a.csv", 'text,label\n"x\ny",b,c\n', r"a\.csv, line 2: 3 columns, and the header has 2"),
+        ("a.tsv", 'text\tlabel\n"a\tb\tc\n', r"a\.tsv, line 2: unexpected end of data"),
         ("a.csv", "text,label\na,\n", r"a\.csv, line 2: there is no label"),
         ("a.csv", "txt,label\na,b\n", r"no column 'text' \(data\.text\); it has txt, label\. Did you.*'txt'"),
         ("a.csv", "text,Labels\na,b\n", r"no column 'label' \(data\.label\); it has text, Labels\. Did you"),
@@ -687,8 +698,7 @@ def test_the_real_data_sets(
     for part in corpus.splits.values():
         there = sorted(label_counts(part))
         assert (there if isinstance(labels, list) else len(there)) == labels
-    # One of TREC's files has letters in latin-1.
-    assert len(corpus.notes) == (name == "trec")
+    assert corpus.notes == ()
     assert all("read as latin-1" in note for note in corpus.notes)
     assert corpus.origin == str(shared_data / folder)
 

@@ -216,9 +216,13 @@ class PhrasebookConfig(ParallelDataConfig):
 
 @dataclass
 class OtherDataConfig:
-    """Other data for `eval` than the run's own held-out split: a text, pairs, or lengths of bit sequences."""
+    """Other data for `eval` than the run's own held-out split: a text, pairs, or lengths of bit sequences.
+
+    With `label_path` line n of it is the label of line n of `path`.
+    """
 
     path: str | None = None
+    label_path: str | None = None
     source_path: str | None = None
     target_path: str | None = None
     encoding: str | None = None
@@ -228,6 +232,10 @@ class OtherDataConfig:
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
         check_pair_paths(self.path, self.source_path, self.target_path)
+        check_rule(
+            self.label_path is None or self.path is not None,
+            "data.label_path has the labels of the lines of data.path; give both.",
+        )
         check_lengths("data.lengths", self.lengths)
         check_range("data.sequences", self.sequences, 1, 1_000_000)
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def read_labelled(
         UserError: naming the file, and the line where there is one.
     """
     notes = [] if notes is None else notes
+    rows: Iterable[Row]
     if label_path is not None:
         rows = _two_files(path, label_path, config, notes)
     elif path.is_dir() or config.format == "folders":
@@ -152,9 +154,11 @@ def read_labelled(
             notes.extend(text.notes)
             if kind == "auto":
                 kind = _sniffed(text, path)
-            readers = {"csv": _table, "tsv": _table, "jsonl": _json_lines}
-            reader = readers.get(kind, _label_lines)
-            rows = reader(text, as_utf8(path), config, kind)
+            if kind in ("csv", "tsv"):
+                rows = _table(text, as_utf8(path), config, kind, notes)
+            else:
+                reader = _json_lines if kind == "jsonl" else _label_lines
+                rows = reader(text, as_utf8(path), config, kind)
     examples = [_example(*row, config) for row in rows]
     if not examples:
         raise UserError(f"{as_utf8(path)} has no examples.")
@@ -278,15 +282,32 @@ def _first_word(line: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-def _table(text: DecodedText, name: str, config: LabelledConfig, kind: str) -> Iterator[Row]:
+def _table(text: DecodedText, name: str, config: LabelledConfig, kind: str, notes: list[str]) -> list[Row]:
     """Rows of a CSV or TSV file with a header."""
     csv.field_size_limit(MOST_CHARACTERS)
-    reader = csv.reader(io.StringIO(text.text), delimiter="," if kind == "csv" else "\t", strict=True)
+    if kind == "csv":
+        return list(_cells(text, name, config, delimiter=","))
+    try:
+        return list(_cells(text, name, config, delimiter="\t"))
+    except UserError:
+        # Some programs write TSV without quoting, so that a quotation mark is a character like any other.
+        with suppress(UserError):
+            rows = list(_cells(text, name, config, delimiter="\t", quoting=csv.QUOTE_NONE))
+            notes.append(f"{name}: quotation marks are read as they stand, since they do not enclose fields")
+            return rows
+        raise
+
+
+def _cells(text: DecodedText, name: str, config: LabelledConfig, **form: Any) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text.text), strict=True, **form)
+    line = 0
     try:
         header = [column.strip() for column in next(reader, [])]
         chosen = _columns(header, name, config)
+        line = reader.line_num
         for row in reader:
-            where = f"{name}, line {reader.line_num}"
+            # A row may have line breaks inside quotation marks: its first line counts.
+            where, line = f"{name}, line {line + 1}", reader.line_num
             if not any(row):
                 continue
             if len(row) != len(header):
@@ -294,9 +315,7 @@ def _table(text: DecodedText, name: str, config: LabelledConfig, kind: str) -> I
             cells = [None if column is None else row[column] for column in chosen]
             yield str(cells[0]), cells[1], str(cells[2]), where
     except csv.Error as error:
-        raise UserError(
-            f"{name}, line {reader.line_num}: {error}; check the quotes and data.format."
-        ) from error
+        raise UserError(f"{name}, line {line + 1}: {error}; check the quotes and data.format.") from error
 
 
 def _columns(header: list[str], name: str, config: LabelledConfig) -> list[int | None]:

@@ -147,12 +147,14 @@ class LabelledData(LengthBatchedData):
         seed: int,
     ) -> Self:
         """The splits of the run, or the examples that `other` names, as one split ``all``."""
-        other.refuse_all_but(("path", "encoding"))
+        other.refuse_all_but(("path", "label_path", "encoding"))
         if other.path:
             notes: list[str] = []
             given = replace(config, encoding=other.encoding)
-            examples = read_labelled(user_path(other.path), given, None, notes)
-            corpus = LabelledCorpus({"all": examples}, f"data.path={other.path}", (other.path,), tuple(notes))
+            labels = user_path(other.label_path) if other.label_path else None
+            examples = read_labelled(user_path(other.path), given, labels, notes)
+            files = tuple(one for one in (other.path, other.label_path) if one)
+            corpus = LabelledCorpus({"all": examples}, f"data.path={other.path}", files, tuple(notes))
         else:
             corpus = cls.corpus_of(config)
             check_same_corpus(manifest, {"sha256": corpus.sha256, "origin": corpus.origin})
