@@ -699,7 +699,6 @@ def test_the_real_data_sets(
         there = sorted(label_counts(part))
         assert (there if isinstance(labels, list) else len(there)) == labels
     assert corpus.notes == ()
-    assert all("read as latin-1" in note for note in corpus.notes)
     assert corpus.origin == str(shared_data / folder)
 
 
