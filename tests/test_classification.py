@@ -20,6 +20,7 @@ from seqexp.data.labelled import with_all_splits
 from seqexp.data.opinions import opinions
 from seqexp.metrics.classification import calibration, confusion_matrix
 from seqexp.metrics.intervals import wilson
+from seqexp.metrics.outcomes import OUTCOMES, from_bytes
 from seqexp.tracking.plots import confusion_figure, reliability_figure, save
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
@@ -308,6 +309,11 @@ def test_the_report_of_eval(run_main: Main, opinions_run: Path) -> None:
     n, names = len(true), ["negative", "positive"]
     report, details = result["classification"], result["details"]
     assert (result["split"], report["split"], report["texts"]) == ("test", "test", n)
+    outcomes = from_bytes((folder / OUTCOMES).read_bytes())
+    assert list(outcomes) == ["accuracy", "macro_f1"]
+    for name, outcome in outcomes.items():
+        assert outcome.value == pytest.approx(result["metrics"][f"test/{name}"], rel=1e-12)
+    assert outcomes["accuracy"].values.tolist() == [[one, 1] for one in right]
 
     majority = Counter(one.labels[0] for one in OPINIONS["train"]).most_common(1)[0][0]
     expected = {
@@ -385,6 +391,8 @@ def test_several_labels_a_text(run_main: Main) -> None:
     assert metrics["test/majority_accuracy"] <= metrics["test/accuracy"] <= 1
     assert "test/tfidf_macro_f1" in metrics
     assert "confusion" not in report
+    for name, one in from_bytes((only("outputs/eval/*/*") / OUTCOMES).read_bytes()).items():
+        assert one.value == pytest.approx(metrics[f"test/{name}"], rel=1e-12)
     ran = run_main("generate", f"run={run}", "text=the lamp was warm and the book was dull", *DEVICE)
     assert ran.code == 0, ran.err
     (row,) = [json.loads(line) for line in only("outputs/generate/*/*/predictions.jsonl").open()]

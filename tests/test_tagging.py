@@ -27,6 +27,7 @@ from seqexp.data.span_schemes import invalid_steps, may_follow
 from seqexp.data.tagged import Sentence, read_tagged, usual_tags, with_all_splits
 from seqexp.data.tagged_data import TaggedData, encode_words, word_batch
 from seqexp.errors import UserError
+from seqexp.metrics.outcomes import OUTCOMES, from_bytes
 from seqexp.metrics.spans import score_spans
 from seqexp.models.crf import negative_log_likelihood, viterbi
 from seqexp.models.recurrent_encoder import RecurrentEncoder
@@ -561,6 +562,11 @@ def test_eval(run_main: Main, tagged_run: Path) -> None:
     pairs = [line.split("\t")[1:] for line in (folder / "predictions.tsv").read_text().splitlines() if line]
     right = np.mean([true == guess for true, guess in pairs])
     assert result["metrics"]["test/accuracy"] == pytest.approx(right)
+    outcomes = from_bytes((folder / OUTCOMES).read_bytes())
+    assert list(outcomes) == ["accuracy", "span_f1"]
+    for name, outcome in outcomes.items():
+        assert len(outcome.values) == 5  # sentences
+        assert outcome.value == pytest.approx(result["metrics"][f"test/{name}"], rel=1e-12)
     wrong = Counter((true, guess) for true, guess in pairs if true != guess)
     assert {(one["true"], one["predicted"]): one["words"] for one in result["tagging"]["confusions"]} == dict(
         wrong.most_common(10)

@@ -20,6 +20,7 @@ from seqexp.config.run import DeviceConfig
 from seqexp.data.pair_batch import pair_batch
 from seqexp.data.parallel import divide, pair_tokenizer
 from seqexp.data.phrasebook import phrasebook
+from seqexp.metrics.outcomes import from_bytes
 from seqexp.tracking.run_folder import RunFolder
 from seqexp.training.checkpoint import Checkpoints
 
@@ -362,6 +363,10 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(run_main: Main, nmt_run: Pa
     assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
     texts = {file.read_text(encoding="utf-8") for file in Path().glob("outputs/eval/tiny/*/hypotheses.txt")}
     assert len(texts) == 1
+    for file in Path().glob("outputs/eval/tiny/*/outcomes.safetensors"):
+        outcomes = from_bytes(file.read_bytes())
+        assert outcomes["bleu"].value == pytest.approx(alone["metrics"]["all/bleu"], rel=1e-9)
+        assert len(outcomes["bleu"].values) == 20
 
 
 def test_an_ensemble_gives_the_mean_probability(run_main: Main, nmt_run: Path, transformer_run: Path) -> None:

@@ -15,6 +15,7 @@ from seqexp.config.effects import unused_generation
 from seqexp.config.root import EvalConfig, check_exams, to_plain
 from seqexp.errors import UserError
 from seqexp.files import number as finite
+from seqexp.files import write_atomically
 
 if TYPE_CHECKING:
     from seqexp.tasks.base import Row, Table
@@ -47,6 +48,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     """
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner
+    from seqexp.metrics.outcomes import OUTCOMES, to_bytes
     from seqexp.tasks.base import EvalOptions, Evaluation, Row
     from seqexp.tasks.views import evaluate_views
     from seqexp.tracking.manifest import environment
@@ -108,6 +110,8 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         notes = [note for row in rows for note in row.evaluation.notes]
         for name, text in main.files.items():
             (folder.path / name).write_text(text, encoding="utf-8")
+        if main.outcomes:
+            write_atomically(folder.path / OUTCOMES, to_bytes(main.outcomes))
         result: dict[str, Any] = {
             "command": "eval",
             "run": str(trained.folder.path),

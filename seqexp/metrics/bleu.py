@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from seqexp.errors import UserError
 
 # Scripts that are written without spaces between words, as ranges of a regular expression.
@@ -92,7 +95,32 @@ def corpus_scores(
     return scores
 
 
-def _bleu(tokenizer: str) -> Any:
+def bleu_statistics(
+    hypotheses: Sequence[str], references: Sequence[str], tokenizer: str
+) -> npt.NDArray[np.int64]:
+    """Return what BLEU sums over sentences, (N, 10).
+
+    Lengths of hypothesis and reference in tokens, then the numbers of right n-grams and of all, n = 1 … 4.
+    """
+    metric = _bleu(tokenizer, effective_order=True)  # else sacreBLEU warns about scores of single sentences
+    pairs = zip(hypotheses, references, strict=True)
+    scores = [metric.sentence_score(hypothesis, [reference]) for hypothesis, reference in pairs]
+    return np.array([[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in scores], dtype=np.int64)
+
+
+def bleu_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return BLEU, (R,), from sums (R, 10) of `bleu_statistics`."""
+    from sacrebleu.metrics import BLEU
+
+    rows: list[list[int]] = sums.astype(np.int64).tolist()
+    scores = [
+        BLEU.compute_bleu(row[2 : 2 + ORDER], row[2 + ORDER :], row[0], row[1], smooth_method="exp").score
+        for row in rows
+    ]
+    return np.array(scores)
+
+
+def _bleu(tokenizer: str, **options: Any) -> Any:
     """sacreBLEU's metric.
 
     Raises:
@@ -106,7 +134,7 @@ def _bleu(tokenizer: str) -> Any:
             f"'{PACKAGES[tokenizer][1]}'`, or use task.bleu_tokenize=auto."
         )
     try:
-        return BLEU(tokenize=tokenizer)
+        return BLEU(tokenize=tokenizer, **options)
     except (OSError, RuntimeError, SystemExit) as error:
         raise UserError(
             f"task.bleu_tokenize={tokenizer} needs a file that sacreBLEU could not download ({error}); "

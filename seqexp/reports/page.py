@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from seqexp.errors import UserError
-from seqexp.files import read_bounded, read_json
+from seqexp.files import read_bounded
 from seqexp.reports.exams import exam_table
 from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
 from seqexp.reports.tables import cells, number
-from seqexp.tracking.catalog import Entry, measured, sweep_runs
+from seqexp.tracking.catalog import Entry, evaluations, measured, sweep_runs
 from seqexp.tracking.plots import loss_figure, rendered
-from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
+from seqexp.tracking.run_folder import RunFolder, read_numbers
 from seqexp.tracking.sweep_folder import SweepFolder
 
 # Limits for a picture (bytes), a text and a table cell (characters).
@@ -248,17 +247,12 @@ def _sample_pictures(run: RunFolder) -> list[Picture]:
 def _evaluations(path: Path) -> list[tuple[str, list[Table], list[Picture]]]:
     """Return the results of `seqexp eval` for this run under ``outputs/``, newest last."""
     found = []
-    for file in sorted(OUTPUTS.glob("eval/*/*/result.json"), key=lambda file: file.parent.name):
-        result = read_json(file)
-        if not isinstance(result.get("run"), str) or os.path.realpath(result["run"]) != os.path.realpath(
-            path
-        ):
-            continue
+    for folder, result in evaluations(path):
         tables = [_metrics_table(result), _rows_table(result.get("rows")), *_task_tables(result)]
         exams = result.get("exams")
         tables += [Table(*exam_table(exam)) for exam in exams[:10]] if isinstance(exams, list) else []
-        title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({file.parent.name})"
-        found.append((title, [table for table in tables if table], _png_files(file.parent / "plots")))
+        title = f"{result.get('split', '')}, checkpoint {result.get('checkpoint', '')} ({folder.name})"
+        found.append((title, [table for table in tables if table], _png_files(folder / "plots")))
     return found
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqexp.quoting import printable
@@ -93,9 +94,20 @@ def as_text(comparison: Comparison, form: str) -> str:
         return _csv(comparison)
     if form == "json":
         return json.dumps(as_plain(comparison), indent=2, ensure_ascii=False)
+    align = ["left"] * len(comparison.settings) + ["right"] * (1 + len(comparison.metrics))
+    return grid(*cells(comparison), align, form)
+
+
+def grid(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    bold: Sequence[Sequence[bool]],
+    align: Sequence[str],
+    form: str,
+) -> str:
+    """Format cells, some of them bold, as ``markdown`` or ``latex``; `align` is left or right by column."""
     from tabulate import tabulate
 
-    header, rows, bold = cells(comparison)
     escape = _escape_latex if form == "latex" else escape_markdown
     strong = r"\textbf{%s}" if form == "latex" else "**%s**"
     shown = [
@@ -104,7 +116,6 @@ def as_text(comparison: Comparison, form: str) -> str:
     ]
     if form == "latex":
         shown = [[cell.replace("±", r"$\pm$").replace("—", "---") for cell in row] for row in shown]
-    align = ["left"] * len(comparison.settings) + ["right"] * (1 + len(comparison.metrics))
     form = {"latex": "latex_booktabs", "markdown": "github"}[form]
     if form == "latex_booktabs":
         form = "latex_raw"  # the cells are escaped already; the rules of booktabs are inserted below
@@ -115,6 +126,36 @@ def as_text(comparison: Comparison, form: str) -> str:
         rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
         text = re.sub(r"\\hline", lambda _: next(rules), text)
     return text
+
+
+def plain_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> "Table":
+    """Return a table of plain text for the terminal; the first column is text, the others are numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(printable(title)), title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, map(printable, row)))
+    return table
+
+
+def plain_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Format rows as CSV with a header; lists become several columns."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    flat = [
+        {
+            (f"{key} {place}" if isinstance(value, list) else key): item
+            for key, value in row.items()
+            for place, item in enumerate(value if isinstance(value, list) else [value], start=1)
+        }
+        for row in rows
+    ]
+    writer.writerow(flat[0])
+    writer.writerows(["" if cell is None else cell for cell in row.values()] for row in flat)
+    return file.getvalue().rstrip("\n")
 
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:

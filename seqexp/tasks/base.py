@@ -24,6 +24,8 @@ from seqexp.tasks.carried import CarriedState
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from seqexp.metrics.outcomes import Outcome
+
 Forward = Callable[..., Tensor]
 
 
@@ -65,7 +67,8 @@ class Evaluation(dict[str, Metric]):
     """Metrics by name, without the split's prefix, and other results of an evaluation.
 
     `details` are plain values for ``result.json`` from which `Task.tables` makes tables, `notes` are for the
-    user, and `files` maps file names to texts for the run folder.
+    user, and `files` maps file names to texts for the run folder. `outcomes` are what each example of the
+    split adds to a metric, by its name, with which runs are compared example by example.
     """
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
@@ -73,6 +76,7 @@ class Evaluation(dict[str, Metric]):
         self.details: dict[str, Any] = {}
         self.notes: list[str] = []
         self.files: dict[str, str] = {}
+        self.outcomes: dict[str, Outcome] = {}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from seqexp.metrics.classification import (
 )
 from seqexp.metrics.intervals import wilson
 from seqexp.metrics.metric import MetricSpec
+from seqexp.metrics.outcomes import Outcome, ratio
 from seqexp.tasks.base import (
     EvalOptions,
     Evaluation,
@@ -207,8 +208,9 @@ class Classification(Task):
                 for i, name in enumerate(names)
             ],
         }  # fmt: skip
+        predicted = (logits > 0).astype(np.int64) if several else logits.argmax(axis=1)
         if not several:
-            predicted, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
+            confidence = softmax(logits).max(axis=1)
             report["confusion"] = confusion_matrix(true, predicted, len(names)).tolist()
             report |= self._calibrate(model, data, split, options, logits, right)
             evaluation["calibration_error"] = SCORES["calibration_error"].of(report["calibration_error"], n)
@@ -225,6 +227,7 @@ class Classification(Task):
                 f"{names[t]}\t{names[p]}\t{c:.6f}\n"
                 for t, p, c in zip(true, predicted, confidence, strict=True)
             )
+        evaluation.outcomes = _outcomes(predicted, true, len(names))
         self._compare_with_baselines(evaluation, data, split, true)
         evaluation.details = {"classification": report}
 
@@ -415,6 +418,14 @@ def _scores(predicted: Any, true: Any, labels: int) -> tuple[LabelScores, Any]:
     if true.ndim == 2:
         return scores_of_sets(true, predicted), (predicted == true).all(axis=1)
     return scores_of_labels(true, predicted, labels), predicted == true
+
+
+def _outcomes(predicted: Any, true: Any, labels: int) -> dict[str, Outcome]:
+    """Return what each text adds to accuracy and macro-F1."""
+    _, right = _scores(predicted, true, labels)
+    if true.ndim == 1:
+        true, predicted = (np.eye(labels, dtype=np.int64)[one] for one in (true, predicted))
+    return {"accuracy": ratio(right), "macro_f1": ratio(2 * true * predicted, true + predicted)}
 
 
 def _one_text(example: Example) -> str:

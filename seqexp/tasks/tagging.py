@@ -23,6 +23,7 @@ from seqexp.errors import UserError
 from seqexp.metrics.classification import label_scores
 from seqexp.metrics.intervals import accuracy_interval
 from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.metrics.outcomes import Outcome, ratio
 from seqexp.metrics.spans import score_spans
 from seqexp.models.crf import CRF, marginals, negative_log_likelihood, viterbi
 from seqexp.tasks.base import (
@@ -220,6 +221,7 @@ class Tagging(Task):
         else:
             report["tags"] = _scores_of_tags(true_tags, chosen_tags)
         report |= _confusions(part, predicted, true_tags, chosen_tags)
+        evaluation.outcomes = _outcomes(part, predicted.numbers, true_tags, chosen_tags, spans)
         evaluation.details = {"tagging": report}
         evaluation.files["predictions.tsv"] = "\n".join(
             "".join(
@@ -348,6 +350,25 @@ def _sequences(
     names = iter(chosen.tolist())
     predicted = [tuple(tags[next(names)] for _ in sentence.words) for sentence in part.sentences]
     return [sentence.tags for sentence in part.sentences], predicted
+
+
+def _outcomes(
+    part: TaggedSplit,
+    chosen: Numbers,
+    true_tags: list[tuple[str, ...]],
+    chosen_tags: list[tuple[str, ...]],
+    spans: bool,
+) -> dict[str, Outcome]:
+    """Return what each sentence adds to accuracy and to the F1 of spans: its words depend on each other."""
+    words = np.bincount(part.sentence_numbers, minlength=len(part.sentences))
+    right = np.bincount(part.sentence_numbers, chosen == part.targets, minlength=len(part.sentences))
+    found = {"accuracy": ratio(right, words)}
+    if spans:
+        pairs = zip(true_tags, chosen_tags, strict=True)
+        scores = [score_spans([true], [guess])[0] for true, guess in pairs]
+        correct, both = np.array([(2 * one.correct, one.true + one.predicted) for one in scores]).T
+        found["span_f1"] = ratio(correct, both)
+    return found
 
 
 def _training_words(preprocessor: Preprocessor) -> tuple[Mapping[str, int], int]:

@@ -21,8 +21,15 @@ from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.decoding.translation import Translated, Translator
-from seqexp.metrics.bleu import choose_tokenizer, corpus_scores, reference_lengths, short_references
+from seqexp.metrics.bleu import (
+    bleu_statistics,
+    choose_tokenizer,
+    corpus_scores,
+    reference_lengths,
+    short_references,
+)
 from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.metrics.outcomes import Outcome
 from seqexp.metrics.translation import judge_translations
 from seqexp.tasks.base import (
     EvalOptions,
@@ -155,6 +162,8 @@ class Translation(Task):
         unseen = report.get("unseen_targets")
         if unseen and unseen.get("bleu") is not None:
             evaluation["bleu_unseen"] = SCORES["bleu_unseen"].of(unseen["bleu"], unseen["pairs"])
+        statistics = bleu_statistics(hypotheses, [target for _, target in pairs], bleu_tokenizer)
+        evaluation.outcomes = {"bleu": Outcome(statistics, "bleu")}
         texts = {
             "sources": [source for source, _ in pairs],
             "references": [target for _, target in pairs],

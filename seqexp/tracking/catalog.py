@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from seqexp.errors import UserError
-from seqexp.files import number, read_bounded, user_path
+from seqexp.files import number, read_bounded, read_json, user_path
 from seqexp.metrics.metric import RUN_METRICS
 from seqexp.metrics.metric import best as best_value
 from seqexp.tracking.run_folder import OUTPUTS, RunFolder, read_numbers
@@ -213,6 +213,17 @@ def list_all(with_jobs: bool = False) -> list[Entry]:
             if with_jobs:
                 entries += sweep_runs(SweepFolder(path))
     return sorted(entries, key=lambda entry: entry.started.timestamp() if entry.started else 0.0)
+
+
+def evaluations(run: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the folders and results of `seqexp eval` for this run under ``outputs/``, oldest first."""
+    found = []
+    for file in sorted(OUTPUTS.glob("eval/*/*/result.json"), key=lambda file: file.parent.name):
+        result = read_json(file)
+        of = result.get("run")
+        if isinstance(of, str) and os.path.realpath(of) == os.path.realpath(run):
+            found.append((file.parent, result))
+    return found
 
 
 def measured(run: RunFolder) -> dict[str, float]:
