@@ -10,7 +10,8 @@ LITERAL_KEYS = {"prompt", "text", "stop", "label_separator", "label_until"}
 PATH_KEYS = {
     "input", "output", "path", "source_path", "target_path", "val_path", "test_path", "val_source_path",
     "val_target_path", "test_source_path", "test_target_path", "init_from", "name", "run", "resume",
-    "attention", "label_path", "val_label_path", "test_label_path", "vectors", "vector_words", "words_path",
+    "attention", "picture", "label_path", "val_label_path", "test_label_path", "vectors", "vector_words",
+    "words_path",
 }  # fmt: skip
 # Values of these keys are mappings with arbitrary keys, which Hydra accepts only with ++.
 MAPPING_KEYS = {"lr_scale"}

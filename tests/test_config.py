@@ -359,8 +359,9 @@ def test_a_mistake_inside_a_file_is_caught(
 
 # From the ground up; a package imports from itself and from those before it.
 PACKAGES = (
-    "errors", "files", "quoting", "streams", "registry", "config", "tokenizers", "data", "models", "metrics",
-    "tracking", "decoding", "exams", "tasks", "sweeps", "reports", "training", "commands", "cli", "__main__",
+    "errors", "files", "quoting", "scored_text", "streams", "registry", "config", "tokenizers", "data",
+    "models", "metrics", "tracking", "decoding", "exams", "tasks", "sweeps", "reports", "training",
+    "commands", "cli", "__main__",
 )  # fmt: skip
 
 

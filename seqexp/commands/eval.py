@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from seqexp import registry
+from seqexp.commands.colours import coloured
 from seqexp.commands.exams import run_exams, show_exams
 from seqexp.commands.hydra_app import run_app
 from seqexp.config.effects import unused_generation
@@ -16,6 +17,7 @@ from seqexp.config.root import EvalConfig, check_exams, to_plain
 from seqexp.errors import UserError
 from seqexp.files import number as finite
 from seqexp.files import write_atomically
+from seqexp.scored_text import ScoredText
 
 if TYPE_CHECKING:
     from seqexp.tasks.base import Row, Table
@@ -259,7 +261,7 @@ def _rich_table(table: "Table") -> Any:
     for number, name in enumerate(table.header):
         shown.add_column(name, justify="right" if number else "left")
     for row in table.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*(coloured(cell) if isinstance(cell, ScoredText) else Text(cell) for cell in row))
     return shown
 
 

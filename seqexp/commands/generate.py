@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from seqexp.commands.colours import beside
 from seqexp.commands.eval import run_name
 from seqexp.commands.hydra_app import run_app
 from seqexp.commands.inputs import Line, read_inputs, typed_lines
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Limit for printed notes; further ones are counted, and predictions.jsonl has all of them.
 MOST_NOTES = 10
-# Limit for figures of predictions, besides those that attention= requests.
+# Limit for figures of predictions, besides those that picture= requests.
 MOST_PICTURES = 10
 
 
@@ -52,11 +53,10 @@ def generate(config: GenerateConfig) -> list[str]:
     for note in unused:
         print(f"NOTE: {note}", file=sys.stderr)
     model, ensemble = with_ensemble(task, trained, config.ensemble, config.checkpoint, config.device)
-    names = task.figure_names(model)
-    if config.attention and "attention" not in names:
-        raise UserError("attention= needs a model with attention, and this one has none; leave it out.")
-    wanted = {name for name in names if name != "attention" or config.attention}
-    options = PredictOptions(config.generation, config.seed, frozenset(wanted))
+    if config.explain is not None:
+        task.check_explanation(model, config.explain)
+    figures = frozenset(task.figure_names(model))
+    options = PredictOptions(config.generation, config.seed, figures, config.explain)
     if lines is None:
         given = task.default_inputs(model, options)
         if given is None and not (sys.stdin.isatty() and config.output is None):
@@ -166,7 +166,8 @@ class _Writer:
             try:
                 with progress:
                     for latest in predictions:
-                        if self.streams:
+                        # Only texts that come token by token; others are printed when they are whole.
+                        if self.streams and (shown or not latest.final):
                             print(latest.text[len(shown) :], end="", flush=True)
                             shown = latest.text
                         if latest.final:
@@ -188,11 +189,13 @@ class _Writer:
         row = self._keep(prediction, file)
         shown = self.task.show(prediction, self.options)
         product = json.dumps(row, ensure_ascii=False) if shown is None else shown
+        words = beside(prediction.scored, terminal=self.config.output is None) if prediction.scored else ""
+        product += words if shown is not None else ""
         self.products[prediction.index] = product
         if self.streams:
             print("" if streamed else product)
         if self.talks:
-            print("\n".join(prediction.texts), flush=True)
+            print("\n".join(prediction.texts) + words, flush=True)
             if prediction.note and prediction.note != "blank":
                 print(prediction.note, file=sys.stderr)
         self._draw(prediction)
@@ -222,13 +225,16 @@ class _Writer:
             print(f"{more} more lines with notes: {file}", file=sys.stderr)
 
     def _draw(self, prediction: "Prediction") -> None:
-        """Save the figures of a prediction: attention to the given file, others to the folder."""
+        """Save the figures of a prediction: of its explanation to the given file, others to the folder."""
         from seqexp.tracking.plots import save
 
         for name, draw in prediction.figures.items():
             number = prediction.index + 1
-            if name == "attention" and self.config.attention:
-                target = user_path(self.config.attention)
+            if name == self.options.explain:
+                given = self.config.picture or self.config.attention
+                if not given:
+                    continue
+                target = user_path(given)
                 if self.lines is None or len(self.lines) > 1:
                     target = target.with_name(f"{target.stem}_{number:03d}{target.suffix}")
             elif self.pictures < MOST_PICTURES:

@@ -10,27 +10,34 @@ from seqexp.errors import RunFailedError, UserError
 from seqexp.files import user_path
 from seqexp.tracking.plots import FORMATS
 
+# The keys that name a picture; at most one of them is given.
+PICTURE_KEYS = ("picture", "attention")
+
 
 def check_outputs(config: GenerateConfig) -> None:
-    """Check that `output` and `attention` can be written, and differ from the input and each other.
+    """Check that `output` and the picture can be written, and differ from the input and each other.
 
     Raises:
         UserError: naming the setting and the file.
     """
-    files = {key: user_path(value) for key in ("output", "attention") if (value := getattr(config, key))}
+    keys = ("output", *PICTURE_KEYS)
+    files = {key: user_path(value) for key in keys if (value := getattr(config, key))}
     for key, path in files.items():
         _check_writable(key, path)
         if config.input not in (None, "-") and _same_file(path, user_path(str(config.input))):
             raise UserError(f"{key}={path} is the file that input={config.input} reads; name another file.")
         if config.input == "-" and _is_stdin(path):
             raise UserError(f"{key}={path} is the file that standard input reads; name another file.")
-    if len(files) == 2 and _same_file(files["output"], files["attention"]):
-        raise UserError(f"output= and attention= both name {files['output']}; name two files.")
-    if "attention" in files and files["attention"].suffix.lower().lstrip(".") not in FORMATS:
-        raise UserError(
-            f"attention={files['attention']} is not the name of a picture; let it end in "
-            f"{' or '.join(f'.{kind}' for kind in FORMATS)}."
-        )
+    for key in PICTURE_KEYS:
+        if key not in files:
+            continue
+        if "output" in files and _same_file(files["output"], files[key]):
+            raise UserError(f"output= and {key}= both name {files['output']}; name two files.")
+        if files[key].suffix.lower().lstrip(".") not in FORMATS:
+            raise UserError(
+                f"{key}={files[key]} is not the name of a picture; let it end in "
+                f"{' or '.join(f'.{kind}' for kind in FORMATS)}."
+            )
 
 
 def _check_writable(key: str, path: Path) -> None:

@@ -213,7 +213,9 @@ class EvalConfig:
 class GenerateConfig:
     """The configuration of `generate`: continue `prompt`, or translate `text`, or read the file `input`.
 
-    For translation, `attention` names a picture, and the models of `run` and `ensemble` form an ensemble.
+    `explain` is the method by which each prediction is explained, and `picture` the file of its picture;
+    `attention` is short for both: a picture of the attention. For translation the models of `run` and
+    `ensemble` form an ensemble.
     """
 
     run: str = "latest"
@@ -223,6 +225,8 @@ class GenerateConfig:
     text: str | None = None
     input: str | None = None
     output: str | None = None
+    explain: str | None = None
+    picture: str | None = None
     attention: str | None = None
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
@@ -234,6 +238,16 @@ class GenerateConfig:
         _check_common(self.seed, self.name)
         given = [key for key in ("prompt", "text", "input") if getattr(self, key) is not None]
         check_rule(len(given) < 2, f"{'= and '.join(given)}= were given together; give one of them.")
+        check_rule(
+            self.attention is None or (self.picture is None and self.explain in (None, "attention")),
+            "attention=<file> is short for explain=attention picture=<file>; leave it out.",
+        )
+        check_rule(
+            self.picture is None or self.explain is not None,
+            f"picture={self.picture} draws what explain= says; add explain=attention or another method.",
+        )
+        if self.attention is not None:
+            self.explain = "attention"
 
 
 def to_typed(cfg: DictConfig) -> Any:

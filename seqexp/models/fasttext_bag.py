@@ -38,6 +38,13 @@ class FastTextBag(nn.Module):
             del n
         return rows
 
+    def gate_features(self, gates: Tensor) -> list[Tensor]:
+        """Return the gate of the n-gram that ends at each token, the product of its tokens' gates (B, T)."""
+        products = [gates]
+        for n in range(1, self.n_gram):
+            products.append(products[-1] * torch.roll(gates, n, dims=1))
+        return products
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)

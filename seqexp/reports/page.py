@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from seqexp.reports.exams import exam_table
 from seqexp.reports.figures import comparison_figures
 from seqexp.reports.frame import Comparison, compare
 from seqexp.reports.tables import cells, number
+from seqexp.scored_text import ScoredText, scored_text
 from seqexp.tracking.catalog import Entry, evaluations, measured, sweep_runs
 from seqexp.tracking.plots import loss_figure, rendered
 from seqexp.tracking.run_folder import RunFolder, read_numbers
@@ -39,7 +41,7 @@ class Picture:
 @dataclass
 class Table:
     header: list[str]
-    rows: list[list[str]]
+    rows: Sequence[Sequence[str | ScoredText]]
     bold: list[list[bool]] | None = None  # which cells are the best of their column
 
 
@@ -289,7 +291,11 @@ def _task_tables(result: dict[str, Any]) -> list[Table]:
     for table in tables[:20] if isinstance(tables, list) else []:
         header, rows = _inside(table, "header"), _inside(table, "rows")
         if isinstance(header, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
-            cells = [[_text(cell) for cell in row] for row in rows[:1000] if len(row) == len(header)]
+            cells = [
+                [scored_text(cell) or _text(cell) for cell in row]
+                for row in rows[:1000]
+                if len(row) == len(header)
+            ]
             found.append(Table([_text(cell) for cell in header], cells))
             caption = _inside(table, "caption")
             if isinstance(caption, str) and caption:

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from seqexp.errors import UserError
 from seqexp.files import make_folder, write_atomically
-from seqexp.reports.page import MOST_TEXT, Picture, cut, run_page, sweep_page
+from seqexp.reports.page import MOST_CELL, MOST_TEXT, Picture, cut, run_page, sweep_page
 from seqexp.reports.tables import escape_markdown
+from seqexp.scored_text import colours
 from seqexp.tracking.catalog import Entry
 
 # Limit for all pictures of a report together.
@@ -70,6 +71,7 @@ def render(page: dict[str, Any], template: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["fence"] = _fence
+    environment.filters["colours"] = colours
     environment.filters["cell"] = lambda text: escape_markdown(str(text))
     environment.filters["link"] = lambda picture: page["links"][id(picture)]
     return environment.get_template(template).render(**page) + "\n"
@@ -92,7 +94,10 @@ def make_page(entry: Entry) -> dict[str, Any]:
     for table in [*tables, *(table for _, tables, _ in page["evaluations"] for table in tables)]:
         if table:
             table.header = [cut(cell) for cell in table.header]
-            table.rows = [[cut(cell) for cell in row] for row in table.rows]
+            table.rows = [
+                [cut(cell) if isinstance(cell, str) else cell.cut(MOST_CELL) for cell in row]
+                for row in table.rows
+            ]
     bytes_left = MOST_PICTURES_BYTES
     for pictures in (
         page["pictures"],

@@ -19,6 +19,7 @@ from seqexp.data.batch import Batch
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
 from seqexp.metrics.metric import Metric, MetricSpec
+from seqexp.scored_text import ScoredText
 from seqexp.tasks.carried import CarriedState
 
 if TYPE_CHECKING:
@@ -94,17 +95,21 @@ class Table:
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | ScoredText]]
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Options of predictions: the settings of generation, the seed, and the names of requested figures."""
+    """Options of predictions: the settings of generation, the seed, and the names of requested figures.
+
+    `explain` is the method by which predictions are explained, or None.
+    """
 
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     seed: int = 1
     figures: frozenset[str] = frozenset()
+    explain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class Prediction:
 
     `texts` are the answers, best first, or several samples. A prediction that is not `final` is followed by a
     longer one for the same input. `values` are plain values for JSON, `note` is a message to the user, and
-    `figures` maps names to functions that draw the requested figures.
+    `figures` maps names to functions that draw the requested figures; that of an explanation has the name of
+    its method. `scored` is the input with the scores of its words that explain the prediction.
     """
 
     index: int
@@ -122,6 +128,7 @@ class Prediction:
     final: bool = True
     note: str | None = None
     figures: "Mapping[str, Callable[[], Figure]]" = field(default_factory=dict)
+    scored: ScoredText | None = None
 
     @property
     def text(self) -> str:
@@ -238,6 +245,15 @@ class Task(ABC):
         """Return the names of the figures that predictions of this model can have."""
         del model
         return ()
+
+    def check_explanation(self, model: Any, method: str) -> None:
+        """Check that `predict` can explain the predictions of this model by a method.
+
+        Raises:
+            UserError: naming the methods that there are.
+        """
+        del model, method
+        raise UserError("explain= and attention= are not available for the task of this run; leave them out.")
 
     def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
         """What the command line prints for a final prediction; None: its values as a line of JSON."""

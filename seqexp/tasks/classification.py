@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from seqexp.config.classification import ClassificationConfig
@@ -18,7 +19,7 @@ from seqexp.data.labelled_data import LabelledData, encode_text, text_batch
 from seqexp.data.lines import fold_spaces
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.sampling import evaluation_mode
-from seqexp.errors import UserError
+from seqexp.errors import UserError, suggest
 from seqexp.metrics.baseline import majority, tfidf_logistic
 from seqexp.metrics.classification import (
     BINS,
@@ -34,6 +35,7 @@ from seqexp.metrics.classification import (
 from seqexp.metrics.intervals import wilson
 from seqexp.metrics.metric import MetricSpec
 from seqexp.metrics.outcomes import Outcome, ratio
+from seqexp.scored_text import ScoredText, scored_text
 from seqexp.tasks.base import (
     EvalOptions,
     Evaluation,
@@ -47,6 +49,8 @@ from seqexp.tasks.base import (
     Task,
     device_of,
 )
+from seqexp.tasks.explanations import METHODS, Explainer, of_attention, text_in_words
+from seqexp.tracking.plots import scored_text_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
 PREDICT_ROWS = 64
 # Texts in a sample at a validation, and surest mistakes in a report.
 SAMPLES, MISTAKES = 5, 10
+# Limits for mistakes, in characters: longer texts are not explained, and so many are shown.
+MOST_EXPLAINED, MOST_SHOWN_CHARACTERS = 4_000, 400
 # The largest confusion matrix that is printed, in labels.
 MOST_SHOWN = 20
 # Baselines are fitted on at most so many texts; TF-IDF of more takes minutes.
@@ -117,10 +123,14 @@ class Classification(Task):
 
     def _logits(self, model: Forward, batch: Batch) -> Tensor:
         """Return logits (B, C) in fp32."""
+        return self._pooled(model, batch)[0]
+
+    def _pooled(self, model: Forward, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, C) in fp32, and the weights of the tokens (B, T) if they are learned."""
         lengths = batch.lengths["tokens"]
         inputs = (batch.tokens, lengths) if getattr(model, "reads_lengths", False) else (batch.tokens,)
         outputs = model(*inputs).float()
-        return pool(outputs, lengths, self.pooling)[0] if outputs.dim() == 3 else outputs
+        return pool(outputs, lengths, self.pooling) if outputs.dim() == 3 else (outputs, None)
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Return cross-entropy summed over texts; over labels too where a text has several."""
@@ -216,12 +226,13 @@ class Classification(Task):
             evaluation["calibration_error"] = SCORES["calibration_error"].of(report["calibration_error"], n)
             wrong = np.flatnonzero(~right)
             surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+            explained = self._explained(model, data, [examples[i] for i in surest], predicted[surest])
             report["mistakes"] = [
                 {
                     "text": _one_text(examples[i]), "true": names[true[i]], "predicted": names[predicted[i]],
-                    "probability": float(confidence[i]), "where": examples[i].where,
+                    "probability": float(confidence[i]), "where": examples[i].where, **explanation,
                 }
-                for i in surest
+                for i, explanation in zip(surest, explained, strict=True)
             ]  # fmt: skip
             evaluation.files["predictions.tsv"] = "true\tpredicted\tprobability\n" + "".join(
                 f"{names[t]}\t{names[p]}\t{c:.6f}\n"
@@ -230,6 +241,20 @@ class Classification(Task):
         evaluation.outcomes = _outcomes(predicted, true, len(names))
         self._compare_with_baselines(evaluation, data, split, true)
         evaluation.details = {"classification": report}
+
+    def _explained(
+        self, model: Any, data: LabelledData, examples: Sequence[Example], labels: Sequence[int]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the words of texts with their scores by leave one out, which every model has."""
+        shown = tqdm(examples, desc="explaining", unit="text", delay=2, leave=False, disable=None)
+        for one, label in zip(shown, labels, strict=True):
+            if len(one.text) + len(one.pair or "") > MOST_EXPLAINED:
+                yield {}
+            else:
+                scored, _ = self._explain(
+                    model, data.preprocessor, one.text, one.pair, int(label), "leave_one_out"
+                )
+                yield {"scored_words": scored.to_plain()}
 
     def _calibrate(
         self, model: Any, data: LabelledData, split: str, options: EvalOptions, logits: Any, right: Any
@@ -306,10 +331,15 @@ class Classification(Task):
             tables.append(Table("true label (rows) and predicted label (columns)", ("", *names), cells))
         if report.get("mistakes"):
             mistakes = [
-                (one["true"], one["predicted"], f"{one['probability']:.3f}", _short(one["text"]))
+                (one["true"], one["predicted"], f"{one['probability']:.3f}", _shown_mistake(one))
                 for one in report["mistakes"]
             ]
-            tables.append(Table("surest mistakes", ("true", "predicted", "probability", "text"), mistakes))
+            caption = (
+                "coloured by leave one out: without a blue word the predicted label is less probable, "
+                "without a red word more"
+            )
+            columns = ("true", "predicted", "probability", "text")
+            tables.append(Table("surest mistakes", columns, mistakes, caption))
         return tables
 
     # Prediction
@@ -321,14 +351,15 @@ class Classification(Task):
 
         If the run was trained on pairs of texts, an input is two texts with a tab between them.
 
+        `options.explain` adds the scores of the words for the likeliest label.
+
         Raises:
             UserError: an input is not a pair of texts.
         """
-        del options
         pairs: list[tuple[str, str | None]] = [(text, None) for text in inputs]
         if preprocessor.values.get("pairs") is True:
             pairs = [_split_pair(text, number) for number, text in enumerate(inputs, start=1)]
-        return self._predictions(model, preprocessor, inputs, pairs)
+        return self._predictions(model, preprocessor, inputs, pairs, options.explain)
 
     def _predictions(
         self,
@@ -336,10 +367,10 @@ class Classification(Task):
         preprocessor: Preprocessor,
         inputs: Sequence[str],
         pairs: Sequence[tuple[str, str | None]],
+        explain: str | None,
     ) -> Iterator[Prediction]:
         tokenizer, names, device = preprocessor["text"], preprocessor.labels, device_of(model)
-        limits = (getattr(model, "max_len", None), preprocessor.values.get("max_seq_len"))
-        most = min((n for n in limits if isinstance(n, int) and n > 1), default=1 << 30)
+        most = _longest(model, preprocessor)
         several = preprocessor.values.get("multilabel") is True
         for first in range(0, len(inputs), PREDICT_ROWS):
             texts = inputs[first : first + PREDICT_ROWS]
@@ -356,7 +387,48 @@ class Classification(Task):
                 values = {"line": number + 1, "text": text, "label": chosen if several else chosen[0],
                           "probabilities": dict(ranked)}  # fmt: skip
                 note = "empty text" if not text.strip() else None
-                yield Prediction(number, (", ".join(chosen),), values, note=note)
+                if explain is None:
+                    yield Prediction(number, (", ".join(chosen),), values, note=note)
+                    continue
+                label = names.index(ranked[0][0])
+                scored, about = self._explain(model, preprocessor, *pairs[number], label, explain)
+                values["explanation"] = {"method": explain, "label": names[label], **about,
+                                         "words": [list(one) for one in scored.scored]}  # fmt: skip
+                figures = {explain: partial(scored_text_figure, scored)}
+                yield Prediction(number, (", ".join(chosen),), values, True, note, figures, scored)
+
+    def check_explanation(self, model: Any, method: str) -> None:
+        """Check that the method exists, and that the model has what it needs."""
+        if method not in METHODS:
+            raise UserError(
+                f"explain={method} is not known; there are {', '.join(METHODS)}.{suggest(method, METHODS)}"
+            )
+        if method == "attention" and self.pooling != "attention":
+            raise UserError(
+                "explain=attention needs a run that was trained with task.pooling=attention, which this one "
+                "was not; use explain=gradients or explain=leave_one_out."
+            )
+        if method == "gradients" and not any(isinstance(one, nn.Embedding) for one in model.modules()):
+            raise UserError(
+                "explain=gradients needs a model with an embedding, and this one has none (model.n_embd=0); "
+                "use explain=leave_one_out."
+            )
+
+    def _explain(
+        self, model: Any, preprocessor: Preprocessor, text: str, pair: str | None, label: int, method: str
+    ) -> tuple[ScoredText, dict[str, Any]]:
+        """Score the words of a text for a label; return them with further values for JSON."""
+        words = text_in_words(preprocessor["text"], text, pair, _longest(model, preprocessor))
+        device, several = device_of(model), preprocessor.values.get("multilabel") is True
+        with evaluation_mode(model):
+            if method == "attention":
+                with torch.inference_mode():
+                    _, weights = self._pooled(model, text_batch([words.tokens]).to(device))
+                assert weights is not None
+                return of_attention(words, weights[0].double().cpu().numpy())
+            explainer = Explainer(model, self._logits, several, device)
+            explain = explainer.gradients if method == "gradients" else explainer.leave_one_out
+            return explain(words, label, preprocessor.labels[label])
 
     def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
         """The label and its probability, with a tab between them."""
@@ -428,6 +500,12 @@ def _outcomes(predicted: Any, true: Any, labels: int) -> dict[str, Outcome]:
     return {"accuracy": ratio(right), "macro_f1": ratio(2 * true * predicted, true + predicted)}
 
 
+def _longest(model: Any, preprocessor: Preprocessor) -> int:
+    """Return the most tokens of a text that the model reads."""
+    limits = (getattr(model, "max_len", None), preprocessor.values.get("max_seq_len"))
+    return min((n for n in limits if isinstance(n, int) and n > 1), default=1 << 30)
+
+
 def _one_text(example: Example) -> str:
     return example.text if example.pair is None else f"{example.text} {example.pair}"
 
@@ -445,6 +523,11 @@ def _split_pair(text: str, number: int) -> tuple[str, str]:
             f"{_short(text)!r}."
         )
     return parts[0], parts[1]
+
+
+def _shown_mistake(mistake: Mapping[str, Any]) -> str | ScoredText:
+    scored = scored_text(mistake.get("scored_words"))
+    return scored.cut(MOST_SHOWN_CHARACTERS) if scored else _short(mistake["text"])
 
 
 def _short(text: str, most: int = 80) -> str:

@@ -21,6 +21,7 @@ from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.ensemble import Ensemble
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.decoding.translation import Translated, Translator
+from seqexp.errors import UserError
 from seqexp.metrics.bleu import (
     bleu_statistics,
     choose_tokenizer,
@@ -198,7 +199,7 @@ class Translation(Task):
         Raises:
             UserError: the settings need a model with attention.
         """
-        want_attention = "attention" in options.figures
+        want_attention = options.explain == "attention"
         tokenizer = pair_tokenizer(preprocessor)
         translator = Translator(model, tokenizer, options.generation, device_of(model), want_attention)
         return (
@@ -206,8 +207,14 @@ class Translation(Task):
             for number, found, note in translator.translate(inputs)
         )
 
-    def figure_names(self, model: Any) -> tuple[str, ...]:
-        return ("attention",) if model.shows_attention else ()
+    def check_explanation(self, model: Any, method: str) -> None:
+        """Check that the model has attention, the only method."""
+        if method != "attention":
+            raise UserError(f"explain={method} is not available for translations; use explain=attention.")
+        if not model.shows_attention:
+            raise UserError(
+                "explain= and attention= need a model with attention, and this one has none; leave them out."
+            )
 
     def show(self, prediction: Prediction, options: PredictOptions) -> str | None:
         """The translation on one line; a line of JSON if several were asked for."""
@@ -316,6 +323,11 @@ def _prediction(number: int, source: str, found: list[Translated], note: str | N
     }
     figures: dict[str, Callable[[], Figure]] = {}
     if found[0].attention is not None:
+        values["attention"] = {
+            "source": found[0].source_labels,
+            "target": found[0].target_labels,
+            "weights": [[round(float(weight), 4) for weight in row] for row in found[0].attention],
+        }
         figures["attention"] = partial(_attention_figure, found[0], found[0].text)
     return Prediction(number, tuple(one.text for one in found), values, note=note, figures=figures)
 

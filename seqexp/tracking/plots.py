@@ -4,14 +4,16 @@ import functools
 import io
 import logging
 import re
+import textwrap
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqexp.files import write_atomically
 from seqexp.quoting import printable
+from seqexp.scored_text import ScoredText, colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -292,6 +294,69 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
     axes.set_xlabel(label(title))
     figure.colorbar(image, ax=axes, pad=0.02, label="weight")
     return figure
+
+
+# Columns of a scored text, its lines, and inches.
+COLUMNS, MOST_LINES, WIDTH = 90, 60, 8.0
+# The width of a character of DejaVu Sans Mono, in units of its size.
+ADVANCE = 0.602
+
+
+def scored_text_figure(scored: ScoredText) -> "Figure":
+    """Draw a text whose words are coloured by their scores; at most 60 lines are shown."""
+    from matplotlib.patches import Rectangle
+
+    lines = list(_lines(scored))
+    cut = f" (the first {MOST_LINES} of {len(lines)} lines)" if len(lines) > MOST_LINES else ""
+    heads = [*textwrap.wrap(scored.title + cut, COLUMNS), *textwrap.wrap(scored.strongest(), COLUMNS)]
+    shown = lines[:MOST_LINES]
+    rows = len(heads) + len(shown) + 1.5
+    figure = new_figure(WIDTH, 0.24 * rows)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-1, COLUMNS + 1), ylim=(rows - 0.3, -0.8))
+    axes.axis("off")
+    size = 72 * WIDTH / (COLUMNS + 2) / ADVANCE  # one character is one unit wide
+    for row, line in enumerate(heads):
+        axes.text(0, row, label(line), fontsize=9, color="#555555", va="center")
+    for place, pieces in enumerate(shown):
+        height, column = len(heads) + 0.5 + place, 0
+        for piece, share in pieces:
+            width, chosen = _columns(piece), colours(share)
+            if chosen:
+                box = Rectangle((column - 0.1, height - 0.45), width + 0.2, 0.9, color=chosen[0], lw=0)
+                axes.add_patch(box)
+            axes.text(
+                column, height, label(piece), family="monospace", size=size, va="center_baseline",
+                color=chosen[1] if chosen else "#000000",
+            )  # fmt: skip
+            column += width
+    return figure
+
+
+def _lines(scored: ScoredText) -> Iterator[list[tuple[str, float | None]]]:
+    """Yield the pieces of a scored text in lines of at most 90 columns, broken between words."""
+    line: list[tuple[str, float | None]] = []
+    used = 0
+    for piece, share in scored.pieces():
+        for part in re.findall(r"\s+|\S+", printable(piece)):
+            if used + _columns(part) > COLUMNS:
+                yield line
+                line, used = [], 0
+            for begin in range(0, len(part), COLUMNS // 2):
+                some = part[begin : begin + COLUMNS // 2]
+                if used + _columns(some) > COLUMNS:
+                    yield line
+                    line, used = [], 0
+                if used or not some.isspace():
+                    line.append((some, share))
+                    used += _columns(some)
+    yield line
+
+
+def _columns(text: str) -> int:
+    """Return the width of a text in columns; Chinese characters, for instance, take two."""
+    return sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
 
 
 def exam_figure(report: dict[str, Any], title: str) -> "Figure":
