@@ -296,8 +296,8 @@ def attention_figure(weights: Any, source: Sequence[str], target: Sequence[str],
     return figure
 
 
-# Columns of a scored text, its lines, and inches.
-COLUMNS, MOST_LINES, WIDTH = 90, 60, 8.0
+# Columns of a scored text, its lines, inches, and characters of a line above it.
+COLUMNS, MOST_LINES, WIDTH, HEAD = 90, 60, 8.0, 110
 # The width of a character of DejaVu Sans Mono, in units of its size.
 ADVANCE = 0.602
 
@@ -308,7 +308,7 @@ def scored_text_figure(scored: ScoredText) -> "Figure":
 
     lines = list(_lines(scored))
     cut = f" (the first {MOST_LINES} of {len(lines)} lines)" if len(lines) > MOST_LINES else ""
-    heads = [*textwrap.wrap(scored.title + cut, COLUMNS), *textwrap.wrap(scored.strongest(), COLUMNS)]
+    heads = [*textwrap.wrap(scored.title + cut, HEAD), *textwrap.wrap(scored.strongest(), HEAD)]
     shown = lines[:MOST_LINES]
     rows = len(heads) + len(shown) + 1.5
     figure = new_figure(WIDTH, 0.24 * rows)
