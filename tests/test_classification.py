@@ -554,7 +554,7 @@ def test_an_encoder_without_learned_positions_has_no_window(run_main: Main) -> N
         (("eval", "split=dev"), "split=dev does not exist; choose from train, val, test"),
         (("eval", "data.lengths=[3]"), "data.lengths=: the data of this run has no such setting"),
         (("generate", "prompt=a"), "prompt= is not what the task of this run reads: give its input as text="),
-        (("generate", "text=a", "attention=a.png"), "attention= needs a model with attention"),
+        (("generate", "text=a", "attention=a.png"), "explain=attention needs a run that was trained"),
     ],
 )  # fmt: skip
 def test_mistakes_with_eval_and_generate(

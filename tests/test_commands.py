@@ -450,7 +450,7 @@ def test_a_stop_string_ends_the_text(run_main: Main, tiny_run: Path) -> None:
         (("input=nothing.txt",), "input=nothing.txt cannot be read"),
         (("prompt=a", "input=b"), "prompt= and input= were given together"),
         (("text=a",), "text= is not what the task of this run reads: give its input as prompt="),
-        (("prompt=a", "attention=a.png"), "attention= needs a model with attention"),
+        (("prompt=a", "attention=a.png"), "explain= and attention= are not available"),
         (("prompt=a", "ensemble=[RUN]"), "ensemble= is not available for the task of this run"),
         (("prompt=The", "output=no/such/folder.txt"), "output=no/such/folder.txt cannot be written"),
     ],

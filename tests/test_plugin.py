@@ -112,7 +112,7 @@ def test_generation_that_classifies_refuses_what_it_cannot_do(run: Run) -> None:
     assert run(*TRAIN, "trainer.max_steps=1").returncode == 0
     for words, message in (
         (("prompt=x",), "give its input as text="),
-        (("text=x", "attention=a.png"), "needs a model with attention"),
+        (("text=x", "attention=a.png"), "explain= and attention= are not available"),
         (("text=x", "ensemble=[latest]"), "ensemble= is not available for the task of this run"),
     ):
         ran = run("generate", *words, "device=cpu")

@@ -311,7 +311,7 @@ def test_unknown_words_are_copied_from_where_the_model_looked(nmt_run: Path) -> 
         (("text=I \udcff am",), "'text=I \\udcff am' is not UTF-8 text"),
         ((), "there is no input; write text="),
         (("run=LM", "text=a"), "text= is not what the task of this run reads: give its input as prompt="),
-        (("run=LM", "prompt=a", "attention=a.png"), "attention= needs a model with attention"),
+        (("run=LM", "prompt=a", "attention=a.png"), "explain= and attention= are not available"),
     ],
 )
 def test_mistakes_with_generate(

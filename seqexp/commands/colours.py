@@ -28,7 +28,7 @@ def beside(scored: ScoredText, terminal: bool) -> str:
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
-    if not terminal or console.color_system is None:
+    if not terminal or console.color_system is None or console.no_color:
         return "\t" + printable(scored.plain())
     with console.capture() as captured:
         console.print(coloured(scored))

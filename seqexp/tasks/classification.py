@@ -61,8 +61,8 @@ PREDICT_ROWS = 64
 SAMPLES, MISTAKES = 5, 10
 # Limits for mistakes, in characters: longer texts are not explained, and so many are shown.
 MOST_EXPLAINED, MOST_SHOWN_CHARACTERS = 4_000, 400
-# The user is told if integrated gradients miss their sum by more, as a share or in nats.
-MOST_ERROR = 0.05
+# The user is told if integrated gradients miss their sum by more nats than this.
+MOST_ERROR = 0.2
 # The largest confusion matrix that is printed, in labels.
 MOST_SHOWN = 20
 # Baselines are fitted on at most so many texts; TF-IDF of more takes minutes.
@@ -396,9 +396,9 @@ class Classification(Task):
                 scored, about = self._explain(model, preprocessor, *pairs[number], label, explain)
                 values["explanation"] = {"method": explain, "label": names[label], **about,
                                          "words": [list(one) for one in scored.scored]}  # fmt: skip
-                if abs(about.get("completeness_error", 0)) > MOST_ERROR * max(1, abs(about["log_odds"])):
-                    off = f"the scores add up to {about['completeness_error']:+.2g} too much"
-                    note = "; ".join(filter(None, (note, off)))
+                error = about.get("completeness_error", 0.0)
+                if abs(error) > MOST_ERROR:
+                    note = f"integrated gradients miss their sum by {error:+.2f}; use explain=leave_one_out"
                 figures = {explain: partial(scored_text_figure, scored)}
                 yield Prediction(number, (", ".join(chosen),), values, True, note, figures, scored)
 
