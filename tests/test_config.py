@@ -69,7 +69,7 @@ def test_every_option_composes(option: str) -> None:
     ):  # fmt: skip
         words.append("data=opinions")
     if option in ("task/tagging", "model/lstm_tagger", "tokenizer/whitespace"):
-        words.append("data=wnut17")
+        words.append("data=ud_ewt")
     if option in ("model/nmt", "model/transformer", "task/translation"):
         words.append("data=tatoeba")
     if name in ("parity", "bits") and group != "data":
