@@ -563,7 +563,7 @@ def test_eval(run_main: Main, tagged_run: Path) -> None:
     right = np.mean([true == guess for true, guess in pairs])
     assert result["metrics"]["test/accuracy"] == pytest.approx(right)
     outcomes = from_bytes((folder / OUTCOMES).read_bytes())
-    assert list(outcomes) == ["accuracy", "span_f1"]
+    assert list(outcomes) == ["accuracy", "f1"]
     for name, outcome in outcomes.items():
         assert len(outcome.values) == 5  # sentences
         assert outcome.value == pytest.approx(result["metrics"][f"test/{name}"], rel=1e-12)
@@ -725,7 +725,10 @@ def test_parts_of_speech_have_no_spans(run_main: Main) -> None:
             "nowhere is not a file",
         ),
         (("exams=all",), "exams=all is for task=language_modeling"),
-        (("data=wnut17", "data.path=null"), "data=wnut17: wnut17train.conll was not found in "),
+        (
+            ("data=ud_ewt", "data.path=null"),
+            "data=ud_ewt: en_ewt-ud-train.rebuilt.conllu.gz was not found in ",
+        ),
     ],
 )
 def test_what_is_refused(run_main: Main, words: tuple[str, ...], message: str) -> None:

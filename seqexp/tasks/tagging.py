@@ -367,7 +367,7 @@ def _outcomes(
         pairs = zip(true_tags, chosen_tags, strict=True)
         scores = [score_spans([true], [guess])[0] for true, guess in pairs]
         correct, both = np.array([(2 * one.correct, one.true + one.predicted) for one in scores]).T
-        found["span_f1"] = ratio(correct, both)
+        found["f1"] = ratio(correct, both)
     return found
 
 
