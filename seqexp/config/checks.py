@@ -6,6 +6,7 @@ from seqexp.errors import UserError, suggest
 
 # Upper limit for integers in a configuration.
 LARGEST = 1_000_000_000
+SWITCH = ("auto", "true", "false")
 
 
 def check_range(

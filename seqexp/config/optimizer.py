@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from seqexp.config.checks import check_range, check_rule
+from seqexp.config.checks import SWITCH, check_choice, check_range, check_rule
 
 
 def _check_betas(key: str, betas: list[float]) -> None:
@@ -21,17 +21,22 @@ class OptimizerConfig:
     `weight_decay` applies to matrices and embeddings, not to norms and biases. `lr_scale` maps patterns of
     parameter names, such as ``embedding.*``, to factors of the learning rate. `layer_decay` multiplies the
     rate once for every layer between a parameter and the output (Howard & Ruder 2018 divide by 2.6).
+    `sparse_embeddings` lets updates of embeddings touch only the rows that the batch reads (``auto``: if the
+    model suggests it).
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {"lr_scale": {}, "layer_decay": 1.0}
+    ADDED: ClassVar[dict[str, Any]] = {"lr_scale": {}, "layer_decay": 1.0, "sparse_embeddings": "auto"}
 
     name: str = MISSING
     lr: float = 1e-3
     weight_decay: float = 0.0
     lr_scale: dict[str, float] = field(default_factory=dict)
     layer_decay: float = 1.0
+    sparse_embeddings: str = "auto"
 
     def __post_init__(self) -> None:
+        self.sparse_embeddings = self.sparse_embeddings.lower()  # true on the command line arrives as "True"
+        check_choice("optimizer.sparse_embeddings", self.sparse_embeddings, SWITCH)
         for pattern, factor in self.lr_scale.items():
             check_range(f"optimizer.lr_scale[{pattern}]", factor, 0)
         check_range("optimizer.layer_decay", self.layer_decay, above=0, high=1)

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from seqexp.config.checks import LARGEST, check_choice, check_range, check_rule
+from seqexp.config.checks import LARGEST, SWITCH, check_choice, check_range, check_rule
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SWITCH = ("auto", "true", "false")
 # Length of a training without any limit, in steps.
 DEFAULT_STEPS = 2000
 

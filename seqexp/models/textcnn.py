@@ -19,6 +19,7 @@ class TextCNN(nn.Module):
     """
 
     reads_lengths = True
+    sparse_embeddings = True
 
     def __init__(
         self,
@@ -54,14 +55,36 @@ class TextCNN(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1] + max(self.widths), device=tokens.device)
-        real = (positions[: tokens.shape[1]] < lengths[:, None])[:, :, None]
-        # Convolution is linear, so a filter's responses to two channels are its response to their sum.
-        x = sum(embedding(tokens) * real for embedding in self.embeddings.values()).transpose(1, 2)
-        features = []
-        for width, filters in zip(self.widths, self.filters, strict=True):
-            responses = filters(x)
-            # A text of L tokens has L + width - 1 windows; later ones read padding alone.
-            windows = positions[: responses.shape[2]] < lengths[:, None] + width - 1
-            features.append(F.relu(responses).masked_fill(~windows[:, None], -math.inf).amax(dim=2))
+        words, number = tokens.unique(return_inverse=True)
+        # Convolution is linear, so a filter's responses to two channels are its response to their sum. Rows of
+        # zeros for padding, up to a multiple of 64: oneDNN compiles its products for every number of rows.
+        zeros = 64 - len(words) % 64
+        x = F.pad(sum(embedding(words) for embedding in self.embeddings.values()), (0, 0, 0, zeros))
+        number = number.masked_fill(positions[: tokens.shape[1]] >= lengths[:, None], len(words))
+        features = [
+            self._features(x, number, positions, lengths, width, filters)
+            for width, filters in zip(self.widths, self.filters, strict=True)
+        ]
         logits: Tensor = self.head(F.dropout(torch.cat(features, dim=1), self.dropout, self.training))
         return logits
+
+    def _features(
+        self, x: Tensor, number: Tensor, positions: Tensor, lengths: Tensor, width: int, filters: nn.Module
+    ) -> Tensor:
+        """Return (B, F): the maximum over the windows of each text.
+
+        What a filter responds to a word at place k of a window is computed once for each distinct word of the
+        batch, of `x` (U + 1, D); the response to a window is the sum over its words, found by `number` (B, T).
+        """
+        assert isinstance(filters, nn.Conv1d)
+        n_filter, n_embd, _ = filters.weight.shape
+        # (U + 1, width * F), then a row for each word and place
+        by_word = F.linear(x, filters.weight.permute(2, 0, 1).reshape(width * n_filter, n_embd))
+        table = by_word.to(filters.weight.dtype).view(-1, n_filter)
+        padded = F.pad(number, (width - 1, width - 1), value=len(x) - 1)
+        windows = padded.unfold(1, width, 1) * width + positions[:width]  # (B, T + width - 1, width)
+        responses = F.embedding_bag(windows.reshape(-1, width), table, mode="sum")
+        responses = responses.view(*windows.shape[:2], n_filter)
+        # A text of L tokens has L + width - 1 windows; later ones read padding alone.
+        later = positions[: windows.shape[1]] >= lengths[:, None] + width - 1
+        return F.relu(responses.masked_fill(later[:, :, None], -math.inf).amax(dim=1) + filters.bias)

@@ -34,6 +34,7 @@ from seqexp.training.interrupt import StopRequest
 from seqexp.training.misfit import MISFIT, refuse_misfit
 from seqexp.training.optimizers import Optimizers
 from seqexp.training.random_state import random_state, set_random_state
+from seqexp.training.rowwise import gradients
 from seqexp.training.schedules import lr_factor
 
 log = logging.getLogger(__name__)
@@ -312,8 +313,7 @@ class Trainer:
             nll += output.nll_sum
         for part in self.optimizers.parts:
             self.scaler.unscale_(part)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self._norm = nn.utils.get_total_norm(gradients)
+        self._norm = nn.utils.get_total_norm(gradients(self.model))
         # With loss scaling, gradients may overflow, and the scaler skips the update.
         bad = ~torch.isfinite(nll if self.scaler.is_enabled() else nll + self._norm)
         return Update(batch, count, nll, self._norm, bad)

@@ -13,6 +13,7 @@ from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDCo
 from seqexp.errors import UserError
 from seqexp.training.depth import depth_groups
 from seqexp.training.misfit import refuse_misfit
+from seqexp.training.rowwise import SGD, Adam, AdamW, RMSprop, use_sparse_gradients
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def trainable_parameters(
         for name in group
     }
     found: Parameters = []
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -115,24 +116,24 @@ def _groups(
 def adamw(config: AdamConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
     betas = (config.betas[0], config.betas[1])
-    return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
+    return [AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
 
 
 def adam(config: AdamConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
     betas = (config.betas[0], config.betas[1])
-    return [torch.optim.Adam(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
+    return [Adam(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)]
 
 
 def sgd(config: SGDConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
-    return [torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)]
+    return [SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)]
 
 
 def rmsprop(config: RMSpropConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
     return [
-        torch.optim.RMSprop(
+        RMSprop(
             groups, lr=config.lr, alpha=config.decay, eps=config.eps, momentum=config.momentum
         )
     ]
@@ -159,16 +160,20 @@ def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimiz
         )
     ]
     if groups:  # empty if all of these are frozen
-        found.append(torch.optim.AdamW(groups, lr=config.adamw_lr, betas=betas, eps=config.eps, fused=True))
+        found.append(AdamW(groups, lr=config.adamw_lr, betas=betas, eps=config.eps, fused=True))
     return found
 
 
 class Optimizers:
-    """One or more torch optimizers that share a schedule and step together."""
+    """One or more torch optimizers that share a schedule and step together.
+
+    `sparse` are the names of embeddings whose updates touch the rows of the batch alone.
+    """
 
     def __init__(self, config: Any, model: nn.Module) -> None:
         build: Callable[..., list[torch.optim.Optimizer]] = registry.load("optimizer", config.name)
         self.parts = build(config, trainable_parameters(model, config.lr_scale, config.layer_decay))
+        self.sparse = use_sparse_gradients(model, config.sparse_embeddings, self.parts)
         self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def set_factor(self, factor: float) -> None:
