@@ -24,7 +24,7 @@ from seqexp.data.labelled import (
     sampled,
 )
 from seqexp.data.length_batched import LengthBatchedData
-from seqexp.data.pair_batch import pad
+from seqexp.data.pair_batch import Sequences
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError, suggest
 from seqexp.files import user_path
@@ -45,7 +45,17 @@ class LabelledSplit:
 
     @property
     def lengths(self) -> Ids:
-        return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+        return self.sequences.lengths
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """The tokens of all texts."""
+        return Sequences(self.tokens)
+
+    @cached_property
+    def first_labels(self) -> Ids:
+        """The number of the first label of each text."""
+        return np.array([labels[0] for labels in self.labels], dtype=np.int64)
 
 
 def encode_text(tokenizer: Tokenizer, text: str, pair: str | None, most: int) -> Ids:
@@ -62,11 +72,12 @@ def _cut(ids: Ids, most: int) -> Ids:
     return ids if len(ids) <= most else np.append(ids[: most - 1], ids[-1])
 
 
-def text_batch(tokens: list[Ids], extra: dict[str, torch.Tensor] | None = None) -> Batch:
+def text_batch(
+    padded: torch.Tensor, lengths: torch.Tensor, extra: dict[str, torch.Tensor] | None = None
+) -> Batch:
     """Return a batch with `tokens` (B, T), zeros after each text, and further tensors."""
-    padded, lengths = pad(tokens)
     return Batch(
-        {"tokens": padded, **(extra or {})}, np.ones(len(tokens), np.int64), {"tokens": lengths},
+        {"tokens": padded, **(extra or {})}, np.ones(len(padded), np.int64), {"tokens": lengths},
         tokens_read=int(lengths.sum()),
     )  # fmt: skip
 
@@ -194,11 +205,11 @@ class LabelledData(LengthBatchedData):
             for row, member in enumerate(members):
                 labels[row, list(part.labels[member])] = 1
         else:
-            labels = torch.tensor([part.labels[member][0] for member in members])
+            labels = torch.from_numpy(part.first_labels[members])
         extra = {"labels": labels, "index": torch.from_numpy(np.asarray(members, dtype=np.int64))}
         if self.config.class_weights and split == "train":
             extra["weights"] = self._weights[labels]
-        return text_batch([part.tokens[member] for member in members], extra)
+        return text_batch(*part.sequences.pad(members), extra)
 
     def notes(self) -> list[str]:
         """Notes on what was read and cut, and on texts that are also in training."""

@@ -38,6 +38,24 @@ def pad(sentences: list[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(lengths)
 
 
+class Sequences:
+    """Many sequences in one array, to pad some of them as `pad` does without a Python loop over them."""
+
+    def __init__(self, sequences: Sequence[npt.NDArray[np.int64]]) -> None:
+        self.lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.all = np.concatenate([*sequences, np.zeros(1, np.int64)])  # the last zero is padding
+
+    def pad(self, members: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the sequences of these numbers as rows (B, longest), and their lengths (B,)."""
+        lengths = self.lengths[members]
+        offsets = np.arange(lengths.max())
+        places = np.where(
+            offsets < lengths[:, None], self.starts[members][:, None] + offsets, len(self.all) - 1
+        )
+        return torch.from_numpy(self.all[places]), torch.from_numpy(lengths)
+
+
 class LengthBatches:
     """Which pairs make batch 0, 1, 2, …: a pure function of the seed and the number.
 
@@ -74,14 +92,14 @@ class LengthBatches:
     def members(self, seed: int, step: int) -> npt.NDArray[np.int64]:
         """The indices of the pairs of training step `step`."""
         epoch, position = divmod(step, len(self))
-        order, keys = self._order(seed, epoch)
-        number = int(permute(position, len(self), keys))
+        order, numbers = self._order(seed, epoch)
+        number = numbers[position]
         return order[self.cuts[number] : self.cuts[number + 1]]
 
-    def _ordered(self, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], Keys]:
-        """Pairs by length, those of equal lengths shuffled; and the keys of the batches' order."""
+    def _ordered(self, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Pairs by length, those of equal lengths shuffled; and the batches' order."""
         sequence = np.random.SeedSequence([seed, epoch])
         keys: Keys = sequence.generate_state(ROUNDS, np.uint64).astype(np.uint64)
         ties = np.random.default_rng(sequence).permutation(len(self.source_lengths))
         order = np.lexsort((ties, self.source_lengths, self.target_lengths))
-        return order.astype(np.int64), keys
+        return order.astype(np.int64), permute(np.arange(len(self)), len(self), keys).tolist()

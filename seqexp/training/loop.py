@@ -34,7 +34,7 @@ from seqexp.training.interrupt import StopRequest
 from seqexp.training.misfit import MISFIT, refuse_misfit
 from seqexp.training.optimizers import Optimizers
 from seqexp.training.random_state import random_state, set_random_state
-from seqexp.training.rowwise import gradients
+from seqexp.training.rowwise import clip, gradients
 from seqexp.training.schedules import lr_factor
 
 log = logging.getLogger(__name__)
@@ -294,8 +294,7 @@ class Trainer:
             self._count += update.count
             self._window_tokens += batch.count if batch.tokens_read is None else batch.tokens_read
             if self.settings.max_grad_norm:
-                parameters = [p for p in self.model.parameters() if p.grad is not None]
-                nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, update.norm)
+                clip(gradients(self.model), self.settings.max_grad_norm, update.norm)
             self.optimizers.step(self.scaler)
             self.scaler.update()
         self.optimizers.zero_grad()

@@ -132,11 +132,7 @@ def sgd(config: SGDConfig, parameters: Parameters) -> list[torch.optim.Optimizer
 
 def rmsprop(config: RMSpropConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
-    return [
-        RMSprop(
-            groups, lr=config.lr, alpha=config.decay, eps=config.eps, momentum=config.momentum
-        )
-    ]
+    return [RMSprop(groups, lr=config.lr, alpha=config.decay, eps=config.eps, momentum=config.momentum)]
 
 
 def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:

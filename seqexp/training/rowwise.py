@@ -79,7 +79,11 @@ class Adam(RowWise, torch.optim.Adam):
 
 
 class SGD(RowWise, torch.optim.SGD):
-    """torch's SGD."""
+    """torch's SGD, which steps on sparse gradients itself if it has neither momentum nor weight decay."""
+
+    def step(self, closure: Any = None) -> Any:
+        plain = not any(group["momentum"] or group["weight_decay"] for group in self.param_groups)
+        return torch.optim.SGD.step(self, closure) if plain else super().step(closure)
 
 
 class RMSprop(RowWise, torch.optim.RMSprop):
@@ -124,6 +128,14 @@ def use_sparse_gradients(model: nn.Module, choice: str, parts: Sequence[torch.op
     return found
 
 
+def clip(found: list[Tensor], most: float, norm: Tensor) -> None:
+    """Scale gradients in place so that their `norm` is at most `most`, as `clip_grads_with_norm_` does."""
+    scale = (most / (norm + 1e-6)).clamp(max=1.0)
+    if norm.is_cpu and scale == 1:  # elsewhere the question would wait for the device
+        return
+    torch._foreach_mul_(found, scale)
+
+
 def gradients(model: nn.Module) -> list[Tensor]:
     """Return the gradients of a model; of sparse ones, the gradients of the rows, each row once.
 
@@ -131,9 +143,23 @@ def gradients(model: nn.Module) -> list[Tensor]:
     """
     found = []
     for parameter in model.parameters():
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = _coalesced(parameter.grad)
             found.append(parameter.grad.values())
-        elif parameter.grad is not None:
+        else:
             found.append(parameter.grad)
     return found
+
+
+def _coalesced(gradient: Tensor) -> Tensor:
+    """Add up rows that repeat; autograd does not pass on that a gradient has none."""
+    if gradient.is_coalesced():
+        return gradient
+    rows = gradient._indices()[0]
+    if gradient.is_cpu and bool((rows[1:] > rows[:-1]).all()):
+        return torch.sparse_coo_tensor(
+            gradient._indices(), gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False
+        )
+    return gradient.coalesce()
