@@ -37,7 +37,7 @@ RUNS = {
         "TextCNN, multichannel GloVe": f"{CNN} model.channels=multichannel {{vectors}}",
         "BiLSTM with attention, random vectors": RNN,
         "BiLSTM with attention, GloVe": f"{RNN} {{vectors}}",
-        "bag of 1- and 2-grams": "model=fasttext_bag",
+        "bag of 1- and 2-grams": "experiment=classification/fasttext",
         "Transformer encoder": "model=transformer_encoder model.dropout=0.3",
         "GPT": "model=gpt model.dropout=0.3",
     },
@@ -45,7 +45,7 @@ RUNS = {
         "TextCNN, random vectors": CNN,
         "TextCNN, GloVe": f"{CNN} {{vectors}}",
         "BiLSTM with attention, GloVe": f"{RNN} {{vectors}}",
-        "bag of 1- and 2-grams": "model=fasttext_bag",
+        "bag of 1- and 2-grams": "experiment=classification/fasttext",
     },
     "wnut17": {
         "words": "model.char_filters=0",

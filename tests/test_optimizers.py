@@ -222,7 +222,7 @@ def test_muon_gets_the_matrices_of_the_body_alone() -> None:
     model = tiny_gpt(bias=True, tie_embeddings=False)
     muon, adamw = Optimizers(CONFIGS["muon"], model).parts
     assert type(muon) is torch.optim.Muon
-    assert type(adamw) is torch.optim.AdamW
+    assert isinstance(adamw, torch.optim.AdamW)
     held = {id(p) for group in muon.param_groups for p in group["params"]}
     wanted = {
         id(layer.weight)

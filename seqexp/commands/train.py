@@ -197,6 +197,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         "compiled": compiled,
         "parameters": parameters,
         "planned_steps": trainer.total,
+        "sparse_embeddings": trainer.optimizers.sparse,
         # With a time limit, the number of steps depends on the speed of the machine.
         "reproducible": config.trainer.max_minutes is None,
         "without_effect": unused,
@@ -372,6 +373,9 @@ def _log_start(config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], 
     parameters = manifest["parameters"]
     trained = f", {parameters['trained']:,} of them trained" if "trained" in parameters else ""
     log.info("model   %s, %s parameters%s", config.model.name, f"{parameters['total']:,}", trained)
+    if manifest["sparse_embeddings"]:
+        names = ", ".join(manifest["sparse_embeddings"])
+        log.info("rows    of %s: only those of the batch are updated (optimizer.sparse_embeddings)", names)
     log.info(
         "device  %s, %s, %s", manifest["device"], manifest["precision"],
         "compiled" if manifest["compiled"]["compiled"] else "eager",

@@ -24,9 +24,11 @@ class LabelledConfig(ExampleFilesConfig):
     from `sample_seed` (by default the run's seed), for learning curves.
 
     With `class_weights` the training loss of a text is multiplied by N / (C n), where n of the N training
-    texts have its label, one of C. Texts are cut after `max_seq_len` tokens.
+    texts have its label, one of C. Texts are cut after `max_seq_len` tokens. A training batch has texts of
+    similar length, which saves padding, or with `similar_lengths` false of any length.
     """
 
+    ADDED: ClassVar = {"similar_lengths": True}
     EXAMPLES: ClassVar = "labelled text"
     FORMATS: ClassVar[tuple[str, ...]] = (
         "auto", "csv", "tsv", "jsonl", "parquet", "folders", "fasttext", "label_first",
@@ -49,6 +51,7 @@ class LabelledConfig(ExampleFilesConfig):
     train_examples: int | None = None
     sample_seed: int = II("seed")
     class_weights: bool = False
+    similar_lengths: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +59,10 @@ class LabelledConfig(ExampleFilesConfig):
         check_rule(
             not (self.class_weights and self.multilabel),
             "data.class_weights is for one label a text, and data.multilabel=true: leave one of them out.",
+        )
+        check_rule(
+            self.similar_lengths or self.batch_tokens is None,
+            "data.similar_lengths=false takes a number of texts, data.batch_size, and not data.batch_tokens.",
         )
         for split in ("", "val_", "test_"):
             path, labels = getattr(self, f"{split}path"), getattr(self, f"{split}label_path")

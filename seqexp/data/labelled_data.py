@@ -94,7 +94,7 @@ class LabelledData(LengthBatchedData):
         self.splits: dict[str, LabelledSplit] = {
             name: self._encode(examples) for name, examples in corpus.splits.items()
         }
-        self._cut_batches()
+        self._cut_batches(config.similar_lengths)
 
     @classmethod
     def find_corpus(cls, config: LabelledConfig) -> LabelledCorpus:

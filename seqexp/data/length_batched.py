@@ -25,13 +25,16 @@ class LengthBatchedData(Data):
     seed: int
     splits: dict[str, Any]
 
-    def _cut_batches(self) -> None:
+    def _cut_batches(self, similar_lengths: bool = True) -> None:
+        """Choose which examples share a batch; in training, by length or at random."""
         self.default_split = "test" if "test" in self.splits else next(iter(self.splits))
         rows = None if self.config.batch_tokens else self.config.batch_size
-        self._batches = {
-            name: LengthBatches(part.lengths, part.lengths, self.config.batch_tokens or 1, rows)
-            for name, part in self.splits.items()
-        }
+        self._batches = {}
+        for name, part in self.splits.items():
+            # Examples of equal lengths are shuffled: with zeros, all of them.
+            mixed = name == "train" and not similar_lengths
+            lengths = np.zeros_like(part.lengths) if mixed else part.lengths
+            self._batches[name] = LengthBatches(lengths, lengths, self.config.batch_tokens or 1, rows)
 
     @abstractmethod
     def _batch(self, split: str, members: npt.NDArray[np.int64]) -> Batch:

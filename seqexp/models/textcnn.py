@@ -56,8 +56,8 @@ class TextCNN(nn.Module):
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1] + max(self.widths), device=tokens.device)
         words, number = tokens.unique(return_inverse=True)
-        # Convolution is linear, so a filter's responses to two channels are its response to their sum. Rows of
-        # zeros for padding, up to a multiple of 64: oneDNN compiles its products for every number of rows.
+        # Convolution is linear, so a filter's responses to two channels are its response to their sum. Rows
+        # of zeros, for padding, up to a multiple of 64: oneDNN compiles products for every number of rows.
         zeros = 64 - len(words) % 64
         x = F.pad(sum(embedding(words) for embedding in self.embeddings.values()), (0, 0, 0, zeros))
         number = number.masked_fill(positions[: tokens.shape[1]] >= lengths[:, None], len(words))
@@ -73,12 +73,13 @@ class TextCNN(nn.Module):
     ) -> Tensor:
         """Return (B, F): the maximum over the windows of each text.
 
-        What a filter responds to a word at place k of a window is computed once for each distinct word of the
-        batch, of `x` (U + 1, D); the response to a window is the sum over its words, found by `number` (B, T).
+        What a filter responds to a word at place k of a window is computed once for each distinct word of
+        the batch, in `x` (U, D), whose last rows are zeros; the response to a window is the sum over its
+        words, which `number` (B, T) finds in `x`.
         """
         assert isinstance(filters, nn.Conv1d)
         n_filter, n_embd, _ = filters.weight.shape
-        # (U + 1, width * F), then a row for each word and place
+        # (U, width * F), then a row for each word and place
         by_word = F.linear(x, filters.weight.permute(2, 0, 1).reshape(width * n_filter, n_embd))
         table = by_word.to(filters.weight.dtype).view(-1, n_filter)
         padded = F.pad(number, (width - 1, width - 1), value=len(x) - 1)

@@ -4,10 +4,10 @@ A batch reads a few hundred of the tens of thousands of rows of an embedding. It
 but computing it in full, its norm, and the step of an optimizer over all rows take most of a step of a small
 model. With sparse gradients (rows, and the gradients of these rows) each of these costs what the batch costs.
 
-What an optimizer does with a row that the batch does not read is the one difference: nothing. Its weights,
-momentum and second moment stay as they are, and weight decay does not shrink it, whereas the usual step decays
-them and moves the row along its momentum. Adam's bias correction counts the steps of the run for all rows.
-(TensorFlow calls this LazyAdam; `torch.optim.SparseAdam` does the same without weight decay.)
+The difference is in the rows that the batch does not read: they stay as they are, with their momentum and
+second moment, and weight decay does not shrink them, whereas the usual step decays these and moves the rows
+along their momentum. Adam's bias correction counts the steps of the run for all rows. (TensorFlow calls this
+LazyAdam; `torch.optim.SparseAdam` does the same without weight decay.)
 """
 
 from collections import Counter
@@ -94,7 +94,7 @@ def use_sparse_gradients(model: nn.Module, choice: str, parts: Sequence[torch.op
     """Let embeddings have sparse gradients; return the names of their weights.
 
     Args:
-        choice: ``true``, ``false``, or ``auto``: ``true`` if the model has a true attribute `sparse_embeddings`.
+        choice: ``true``, ``false``, or ``auto``, which is the model's attribute `sparse_embeddings`.
         parts: the optimizers of the model.
 
     Embeddings that another module shares, such as a tied output layer, or that an optimizer without `RowWise`
@@ -122,8 +122,8 @@ def use_sparse_gradients(model: nn.Module, choice: str, parts: Sequence[torch.op
     found = [name for name, table in tables.items() if table.sparse]
     if choice == "true" and not found:
         raise UserError(
-            "optimizer.sparse_embeddings=true needs an embedding that is trained and is not tied to the output "
-            f"layer; the model has {', '.join(tables) or 'no embedding'}. Use optimizer.sparse_embeddings=false."
+            "optimizer.sparse_embeddings=true needs an embedding that is trained and not tied to the output "
+            f"layer; the model has {', '.join(tables) or 'no embedding'}. Leave it at auto."
         )
     return found
 
