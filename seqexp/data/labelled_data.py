@@ -24,7 +24,7 @@ from seqexp.data.labelled import (
     sampled,
 )
 from seqexp.data.length_batched import LengthBatchedData
-from seqexp.data.pair_batch import Sequences
+from seqexp.data.pair_batch import Sequences, pad
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError, suggest
 from seqexp.files import user_path
@@ -72,10 +72,14 @@ def _cut(ids: Ids, most: int) -> Ids:
     return ids if len(ids) <= most else np.append(ids[: most - 1], ids[-1])
 
 
-def text_batch(
-    padded: torch.Tensor, lengths: torch.Tensor, extra: dict[str, torch.Tensor] | None = None
-) -> Batch:
+def text_batch(tokens: list[Ids], extra: dict[str, torch.Tensor] | None = None) -> Batch:
     """Return a batch with `tokens` (B, T), zeros after each text, and further tensors."""
+    return _padded_batch(*pad(tokens), extra)
+
+
+def _padded_batch(
+    padded: torch.Tensor, lengths: torch.Tensor, extra: dict[str, torch.Tensor] | None
+) -> Batch:
     return Batch(
         {"tokens": padded, **(extra or {})}, np.ones(len(padded), np.int64), {"tokens": lengths},
         tokens_read=int(lengths.sum()),
@@ -209,7 +213,7 @@ class LabelledData(LengthBatchedData):
         extra = {"labels": labels, "index": torch.from_numpy(np.asarray(members, dtype=np.int64))}
         if self.config.class_weights and split == "train":
             extra["weights"] = self._weights[labels]
-        return text_batch(*part.sequences.pad(members), extra)
+        return _padded_batch(*part.sequences.pad(members), extra)
 
     def notes(self) -> list[str]:
         """Notes on what was read and cut, and on texts that are also in training."""

@@ -78,6 +78,7 @@ class TextCNN(nn.Module):
         words, which `number` (B, T) finds in `x`.
         """
         assert isinstance(filters, nn.Conv1d)
+        assert filters.bias is not None
         n_filter, n_embd, _ = filters.weight.shape
         # (U, width * F), then a row for each word and place
         by_word = F.linear(x, filters.weight.permute(2, 0, 1).reshape(width * n_filter, n_embd))

@@ -17,7 +17,6 @@ from seqexp.data.batch import Batch
 from seqexp.data.labelled import Example
 from seqexp.data.labelled_data import LabelledData, encode_text, text_batch
 from seqexp.data.lines import fold_spaces
-from seqexp.data.pair_batch import pad
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError, suggest
@@ -384,7 +383,7 @@ class Classification(Task):
                 for text, pair in pairs[first : first + PREDICT_ROWS]
             ]
             with evaluation_mode(model), torch.inference_mode():
-                logits = self._logits(model, text_batch(*pad(tokens)).to(device))
+                logits = self._logits(model, text_batch(tokens).to(device))
                 p = (logits.sigmoid() if several else logits.softmax(dim=1)).tolist()
             for number, (text, row) in enumerate(zip(texts, p, strict=True), start=first):
                 ranked = sorted(zip(names, row, strict=True), key=lambda one: -one[1])

@@ -37,7 +37,7 @@ class RowWise(torch.optim.Optimizer):
                     small.grad = gradient.values()
                     group["params"][place] = small
                     replaced.append((group["params"], place, table, small, gradient.indices()[0]))
-        result = super().step(closure)  # type: ignore[safe-super]
+        result = super().step(closure)
         for parameters, place, table, small, rows in replaced:
             self._put_back(table, small, rows)
             parameters[place] = table
