@@ -211,7 +211,8 @@ def test_the_credit_of_an_n_gram_is_shared_by_its_words() -> None:
     weight = (model.head.weight[0] - model.head.weight[1]).detach()
     T = len(text.tokens)
     count, expected = T + (T - 1) + (T - 2), [0.0] * T
-    for n, rows in enumerate(model.features(torch.from_numpy(text.tokens)[None]), start=1):
+    features = model.features(torch.from_numpy(text.tokens)[None], torch.tensor([T]))
+    for n, (rows, _) in enumerate(features, start=1):
         for end in range(n - 1, T):
             credit = float(model.embedding.weight.detach()[rows[0, end]] @ weight) / count
             members = [i for i in range(end - n + 1, end + 1) if 0 < i < T - 1]

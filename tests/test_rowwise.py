@@ -225,12 +225,26 @@ def test_the_gradient_of_a_bag_is_pytorchs(n_gram: int) -> None:
     model = FastTextBag(V, 2, D, n_gram, buckets=5)
     nn.init.normal_(model.head.weight)
     tokens, lengths = torch.randint(V, (5, 6)), torch.tensor([6, 1, 2, 4, 3])
-    rows, starts = model.features(tokens, lengths)
     table = model.embedding.weight.detach().clone().requires_grad_()
-    logits = F.embedding_bag(rows, table, starts, mode="mean") @ model.head.weight.T
+    total = torch.zeros(5, D)
+    count = torch.zeros(5, 1)
+    for rows, whole in model.features(tokens, lengths):
+        total = total + (F.embedding(rows, table) * whole[:, :, None]).sum(dim=1)
+        count = count + whole.sum(dim=1, keepdim=True)
+    logits = total / count @ model.head.weight.T
     (wanted,) = torch.autograd.grad(logits.square().sum(), table)
     for sparse in (False, True):
         model.embedding.sparse = sparse
         (found,) = torch.autograd.grad(model(tokens, lengths).square().sum(), model.embedding.weight)
         assert found.is_sparse == sparse
         torch.testing.assert_close(found.to_dense(), wanted)
+
+
+@pytest.mark.parametrize("channels", ["static", "non_static", "multichannel"])
+def test_textcnn_trains_on_what_it_evaluates(channels: str) -> None:
+    """In training the filters read each distinct word once."""
+    torch.manual_seed(0)
+    model = TextCNN(V, 2, D, 3, [2, 3], dropout=0.0, channels=channels)
+    tokens, lengths = torch.randint(V, (5, 6)), torch.tensor([6, 1, 2, 4, 3])
+    found = [model.train(mode)(tokens, lengths) for mode in (True, False)]
+    torch.testing.assert_close(*found)

@@ -33,21 +33,18 @@ class FastTextBag(nn.Module):
         self.head = nn.Linear(n_embd, n_outputs, bias=False)
         nn.init.zeros_(self.head.weight)
 
-    def features(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of the embedding for all n-grams of all texts, and where each text begins, (B,)."""
+    def features(self, tokens: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return, for n = 1, 2, …, the rows of the n-grams that end at each token, and which are whole."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        rows, hashed = [tokens], tokens
-        whole = [positions < lengths[:, None]]
+        real, hashed = positions < lengths[:, None], tokens
+        found = [(tokens, real)]
         for n in range(2, self.n_gram + 1):
             # fastText's polynomial hash, over token numbers: h(w_1 … w_n) = h(w_1 … w_{n-1}) * p + w_n.
             before = torch.roll(hashed, 1, dims=1)
             hashed = (before * 116_049_371 + tokens) & 0x7FFF_FFFF
-            rows.append(self.vocab_size + hashed % self.buckets)
             # The n-gram that ends at position t is whole from t = n - 1 on.
-            whole.append(whole[0] & (positions >= n - 1))
-        kept = torch.cat(whole, dim=1)
-        counts = kept.sum(dim=1)
-        return torch.cat(rows, dim=1)[kept], counts.cumsum(0) - counts
+            found.append((self.vocab_size + hashed % self.buckets, real & (positions >= n - 1)))
+        return found
 
     def gate_features(self, gates: Tensor) -> list[Tensor]:
         """Return the gate of the n-gram that ends at each token, the product of its tokens' gates (B, T)."""
@@ -58,9 +55,24 @@ class FastTextBag(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
-        rows, starts = self.features(tokens, lengths)
-        logits: Tensor = self.head(_Mean.apply(self.embedding.weight, rows, starts, self.embedding.sparse))
+        features = self.features(tokens, lengths)
+        logits: Tensor = self.head(self._fast_mean(features) if self.training else self._mean(features))
         return logits
+
+    def _mean(self, features: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Embed n-grams one by one, so that explanations can scale the embedding of each."""
+        total = sum((self.embedding(rows) * whole[:, :, None]).sum(dim=1) for rows, whole in features)
+        mean: Tensor = total / sum(whole.sum(dim=1, keepdim=True) for _, whole in features)
+        return mean
+
+    def _fast_mean(self, features: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return the same for training."""
+        whole = torch.cat([one for _, one in features], dim=1)
+        rows = torch.cat([rows for rows, _ in features], dim=1)[whole]
+        counts = whole.sum(dim=1)
+        starts = counts.cumsum(0) - counts
+        mean: Tensor = _Mean.apply(self.embedding.weight, rows, starts, self.embedding.sparse)
+        return mean
 
 
 class _Mean(torch.autograd.Function):

@@ -55,12 +55,15 @@ class TextCNN(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1] + max(self.widths), device=tokens.device)
-        words, number = tokens.unique(return_inverse=True)
-        # Convolution is linear, so a filter's responses to two channels are its response to their sum. Rows
-        # of zeros, for padding, up to a multiple of 64: oneDNN compiles products for every number of rows.
-        zeros = 64 - len(words) % 64
-        x = F.pad(sum(embedding(words) for embedding in self.embeddings.values()), (0, 0, 0, zeros))
-        number = number.masked_fill(positions[: tokens.shape[1]] >= lengths[:, None], len(words))
+        if self.training:
+            words, number = tokens.unique(return_inverse=True)
+        else:  # every token has an embedding of its own, which explanations scale
+            words, number = tokens, torch.arange(tokens.numel(), device=tokens.device).view(tokens.shape)
+        # Convolution is linear, so a filter's responses to two channels are its response to their sum.
+        x = sum(embedding(words) for embedding in self.embeddings.values()).view(words.numel(), -1)
+        # Zeros for padding, up to a multiple of 64 rows: oneDNN compiles products for every number of rows.
+        x = F.pad(x, (0, 0, 0, 64 - len(x) % 64))
+        number = number.masked_fill(positions[: tokens.shape[1]] >= lengths[:, None], len(x) - 1)
         features = [
             self._features(x, number, positions, lengths, width, filters)
             for width, filters in zip(self.widths, self.filters, strict=True)
@@ -73,7 +76,7 @@ class TextCNN(nn.Module):
     ) -> Tensor:
         """Return (B, F): the maximum over the windows of each text.
 
-        What a filter responds to a word at place k of a window is computed once for each distinct word of
+        What a filter responds to a word at place k of a window is computed once for each word of
         the batch, in `x` (U, D), whose last rows are zeros; the response to a window is the sum over its
         words, which `number` (B, T) finds in `x`.
         """
