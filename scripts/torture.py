@@ -77,6 +77,9 @@ MODELS = {
             model=lstm_tagger data=tagged data.path=PLACE/{NAMES} model.n_embd=12 model.hidden_size=8
             model.char_filters=6 data.batch_size=8 task.crf=true
         """,
+        "word2vec": """
+            model=word2vec data=potter model.n_embd=16 data.seq_len=100 data.batch_size=4
+        """,
     }.items()
 }
 # Values that may differ between two equal runs.

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a model and write a run folder",
     "eval": "evaluate a run on held-out data, or on other data",
     "generate": "generate text with a run",
+    "export": "write the word vectors of a run for other programs",
     "runs": "list, show, compare and remove runs",
     "compare": "compare runs in a table and figures",
     "report": "write a report about a run or a sweep, to read or hand in",

@@ -42,6 +42,8 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "fasttext_bag": Entry(
             "seqexp.models.fasttext_bag:FastTextBag", "seqexp.models.fasttext_bag_options:FastTextBagConfig"
         ),
+        "word2vec": Entry("seqexp.models.word2vec:Word2Vec", "seqexp.models.word2vec_options:Word2VecConfig"),
+        "fasttext": Entry("seqexp.models.fasttext:FastText", "seqexp.models.word2vec_options:FastTextConfig"),
     },
     "data": {
         "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:OwnTextConfig"),
@@ -77,6 +79,10 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.config.classification:ClassificationConfig",
         ),
         "tagging": Entry("seqexp.tasks.tagging:Tagging", "seqexp.config.tagging:TaggingConfig"),
+        "word_embeddings": Entry(
+            "seqexp.tasks.word_embeddings:WordEmbeddings",
+            "seqexp.config.word_embeddings:WordEmbeddingsConfig",
+        ),
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
@@ -88,6 +94,9 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "sentencepiece": Entry(
             "seqexp.tokenizers.sentencepiece:SentencePieceTokenizer",
             "seqexp.config.tokenizer:SentencePieceConfig",
+        ),
+        "bare_word": Entry(
+            "seqexp.tokenizers.bare_word:BareWordTokenizer", "seqexp.config.tokenizer:BareWordConfig"
         ),
         "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:BitsConfig"),
     },

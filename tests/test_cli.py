@@ -58,7 +58,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
     assert all(
         word in done.stdout
-        for word in ("train", "eval", "generate", "runs", "compare", "report", "--version")
+        for word in ("train", "eval", "generate", "export", "runs", "compare", "report", "--version")
     )
 
 
@@ -593,7 +593,7 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "answers"),
     [
-        ("seqexp ", {"train", "eval", "generate", "runs", "compare", "report"}),
+        ("seqexp ", {"train", "eval", "generate", "export", "runs", "compare", "report"}),
         ("seqexp tr", {"train"}),
         (
             "seqexp train model=",

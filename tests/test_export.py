@@ -19,6 +19,7 @@ from translation_models import (
     wild,
 )
 
+from seqexp.models.fasttext import FastText
 from seqexp.models.fasttext_bag import FastTextBag
 from seqexp.models.gpt import GPT
 from seqexp.models.recurrent_encoder import RecurrentEncoder
@@ -26,6 +27,7 @@ from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
 from seqexp.models.textcnn import TextCNN
 from seqexp.models.textcnn_options import CHANNELS
 from seqexp.models.transformer_encoder import TransformerEncoder
+from seqexp.models.word2vec import Word2Vec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,3 +202,15 @@ def test_a_network_that_reads_in_both_directions(cell: str) -> None:
     program = exported(model, texts(2, 4), ({0: B}, {0: B}))
     for rows in (2, 5, 1):
         same(program, model, *texts(rows, 4))
+
+
+@pytest.mark.parametrize("architecture", ["skipgram", "cbow"])
+@pytest.mark.parametrize("kind", [Word2Vec, FastText])
+def test_word_vectors(kind: type[Word2Vec], architecture: str) -> None:
+    """Any number of examples; FastText's rows of n-grams are looked up before."""
+    model = kind([f"word{i}" for i in range(V)], 4, architecture)
+    nn.init.normal_(model.output.weight)
+    contexts, outputs = random_tokens(V, 2, 4), random_tokens(V, 2, 3)
+    contexts[0, 0] = outputs[1, 2] = -1
+    program = exported(model, (contexts, outputs), ({0: B}, {0: B}))
+    same(program, model, random_tokens(V, 5, 4), random_tokens(V, 5, 3))

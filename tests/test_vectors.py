@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ import torch
 from conftest import Ran
 from safetensors.torch import load_file
 
-from seqexp.data.vectors import read_vectors
+from seqexp.data.vectors import read_vectors, write_vectors
 from seqexp.errors import UserError
+from seqexp.tokenizers.ngrams import fnv1a, ngrams
 
 Main = Callable[..., Ran]
 
@@ -89,6 +92,115 @@ def test_malformed_files(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "v").write_bytes(data)
     with pytest.raises(UserError, match=message):
         read_vectors(str(tmp_path / "v"), {"the", "film"})
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("v.txt", None), ("v.vec", None), ("v.bin", None), ("v.npy", None), ("v.glove", "glove")],
+)
+def test_what_is_written_is_read(tmp_path: Path, name: str, form: str | None) -> None:
+    """To the last bit, in every form."""
+    target = tmp_path / name
+    files = write_vectors(target, WORDS, ROWS, form)
+    words = str(files[1]) if len(files) > 1 else None
+    found = read_vectors(str(target), set(WORDS), words)
+    np.testing.assert_array_equal([found[word] for word in WORDS], ROWS)
+
+
+@pytest.mark.parametrize(("name", "binary_form"), [("v.txt", False), ("v.bin", True)])
+def test_gensim_reads_what_is_written(tmp_path: Path, name: str, binary_form: bool) -> None:
+    models = pytest.importorskip("gensim.models")
+    write_vectors(tmp_path / name, WORDS, ROWS)
+    found = models.KeyedVectors.load_word2vec_format(str(tmp_path / name), binary=binary_form)
+    assert found.index_to_key == list(WORDS)
+    np.testing.assert_array_equal(found.vectors, ROWS)
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"word2vec_binary, glove, npy; or end .* in \.txt, \.vec, \.bin, \.npy"
+    ):
+        write_vectors(tmp_path / "v.csv", WORDS, ROWS)
+    with pytest.raises(UserError, match="'a b' holds white space"):
+        write_vectors(tmp_path / "v.txt", ["a b"], ROWS[:1])
+    assert not list(tmp_path.iterdir())
+
+
+# Facebook's binary files
+
+
+def fasttext_file(
+    words: tuple[str, ...] = WORDS, buckets: int = 7, version: int = 12, quantised: bytes = b"\0"
+) -> tuple[bytes, np.ndarray]:
+    """A file of version 12 as its authors' code writes it, with a label; and its matrix."""
+    matrix = np.random.default_rng(1).normal(size=(len(words) + buckets, 3)).astype(np.float32)
+    head = struct.pack("<2i", 793712314, version)
+    head += struct.pack("<12id", 3, 5, 1, 1, 5, 1, 2, 2, buckets, 2, 3, 100, 1e-4)
+    head += struct.pack("<3i2q", len(words) + 1, len(words), 1, 100, -1)
+    for word in words:
+        head += word.encode() + b"\0" + struct.pack("<qb", 10, 0)
+    head += b"__label__x\0" + struct.pack("<qb", 10, 1)
+    body = quantised + struct.pack("<2q", *matrix.shape) + matrix.tobytes() + b"\0"
+    return head + body, matrix
+
+
+def test_fasttext_gives_known_and_unknown_words(tmp_path: Path) -> None:
+    data, matrix = fasttext_file()
+    (tmp_path / "v.bin").write_bytes(data)
+    found = read_vectors(str(tmp_path / "v.bin"), {"über", "unseen", "__label__x"})
+    for word, own in (("über", [3]), ("unseen", [])):
+        rows = [*own, *(5 + fnv1a(one) % 7 for one in ngrams(word, 2, 3))]
+        np.testing.assert_allclose(found[word], matrix[rows].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 11}, "of version 11; version 12 can be read"),
+        ({"quantised": b"\1"}, "is quantised and cannot be read"),
+        ({"words": ("w" * 20_000,)}, "word 1 of 2 is too long"),
+    ],
+)
+def test_fasttext_files_that_cannot_be_read(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (tmp_path / "v.bin").write_bytes(fasttext_file(**change)[0])
+    with pytest.raises(UserError, match=message):
+        read_vectors(str(tmp_path / "v.bin"), {"the"})
+
+
+def test_every_cut_of_a_fasttext_file_is_refused(tmp_path: Path) -> None:
+    data, matrix = fasttext_file()
+    for size in range(4, len(data) - 1):
+        (tmp_path / "v.bin").write_bytes(data[:size])
+        with pytest.raises(UserError, match=r"v\.bin"):
+            read_vectors(str(tmp_path / "v.bin"), {"the"})
+    damaged = bytearray(data)
+    damaged[8 : 8 + 4] = struct.pack("<i", 2**31 - 1)  # the width
+    (tmp_path / "v.bin").write_bytes(damaged)
+    with pytest.raises(UserError, match="not plausible"):
+        read_vectors(str(tmp_path / "v.bin"), {"the"})
+    assert len(matrix) == 12
+
+
+def test_fasttext_is_read_as_its_authors_and_gensim_do(tmp_path: Path) -> None:
+    fasttext = pytest.importorskip("fasttext")
+    models = pytest.importorskip("gensim.models.fasttext")
+    (tmp_path / "text").write_text("the über film is not dull and the naïve film is good\n" * 50)
+    model = fasttext.train_unsupervised(
+        str(tmp_path / "text"), dim=6, minCount=1, epoch=2, bucket=50, thread=1, verbose=0
+    )
+    model.save_model(str(tmp_path / "v.bin"))
+    theirs = models.load_facebook_vectors(str(tmp_path / "v.bin"))
+    words = [*model.get_words(), "unseen", "films", "東京"]
+    found = read_vectors(str(tmp_path / "v.bin"), set(words))
+    inputs = model.get_input_matrix()
+    for word in words:
+        own = inputs[model.get_subwords(word)[1]].mean(0)
+        np.testing.assert_allclose(found[word], own, atol=1e-5)
+        if word != "</s>":  # which gensim gives n-grams
+            np.testing.assert_allclose(found[word], theirs[word], atol=1e-5)
 
 
 def test_a_model_takes_its_words(run_main: Main) -> None:

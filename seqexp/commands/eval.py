@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from seqexp import registry
 from seqexp.commands.colours import coloured
@@ -64,13 +64,14 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     data = kind.for_evaluation(
         trained.config.data, trained.preprocessor, trained_manifest, config.data, config.seed
     )
+    data = task.prepare(data, trained.config.model, trained.preprocessor)
     split = _split(config.split, data)
     views, skipped = data.views(getattr(trained.model, "max_len", None))
     if not views:
         raise UserError(f"nothing is left to judge: {'; '.join(skipped)}.")
     check_exams(config.exams, trained.config.task)
     # Read the exams before the slow work: a file of pairs may be malformed.
-    exam_runner = ExamRunner(config.exams, data, config.seed) if config.exams.wanted else None
+    exam_runner = ExamRunner(config.exams, cast(Any, data), config.seed) if config.exams.wanted else None
     model, ensemble = with_ensemble(task, trained, config.ensemble, config.checkpoint, config.device)
     scores = task.scores(model, data, split) if config.score else None
     unused = unused_generation(config.generation, trained.config.task)

@@ -162,11 +162,11 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     taken = _saved_preprocessor(run) if resumed and config.init_from else None
     taken = source.preprocessor_for(config) if source else taken
     kind = registry.load("data", config.data.name)
-    data = kind.build(config.data, config.tokenizer, config.seed, taken)
+    task = build_task(config.task)
+    data = task.prepare(kind.build(config.data, config.tokenizer, config.seed, taken), config.model)
     described = data.describe()
     if described.get("stand_in"):
         log.warning("NOTE: %s", described["stand_in"])
-    task = build_task(config.task)
     model = build_model_for(task, config.model, data.preprocessor)
     vectors = None if resumed else take_vectors(model, config.model, data.preprocessor, config.seed)
     initialised = source.initialise(model) if source else None
@@ -185,6 +185,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     trainer = Trainer(config, model, forward, task, data, device, run, hooks)
     unused = without_effect(config, trainer.total)
     notes += [note for hook in trainer.hooks for note in hook.notes(trainer)]
+    updater = trainer.updater
     manifest = {
         "command": "train",
         **environment(),
@@ -199,9 +200,10 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
         "planned_steps": trainer.total,
         "sparse_embeddings": trainer.optimizers.sparse,
         # With a time limit, the number of steps depends on the speed of the machine.
-        "reproducible": config.trainer.max_minutes is None,
+        "reproducible": config.trainer.max_minutes is None and (not updater or updater.repeats),
         "without_effect": unused,
-        "notes": notes,
+        "notes": [*notes, trainer.note] if trainer.note else notes,
+        **({"updates": updater.about} if updater else {}),
         **({"vectors": vectors} if vectors else {}),
         **({"init_from": initialised} if initialised else {}),
         **({"frozen": frozen} if frozen else {}),
@@ -333,6 +335,8 @@ def _compile(
 
     if data.carries_state:
         return model, {"compiled": False, "reason": "a model whose state is carried over is not compiled"}
+    if not getattr(model, "compilable", True):
+        return model, {"compiled": False, "reason": "compiling the graph of this model gains nothing"}
     timed = config.trainer.max_minutes is not None
     steps = None if timed else planned_steps(config, data.steps_per_epoch)
     example = next(iter(data.train_batch(0).split(config.trainer.accumulate)))
@@ -376,10 +380,8 @@ def _log_start(config: TrainConfig, run: "RunFolder", manifest: dict[str, Any], 
     if manifest["sparse_embeddings"]:
         names = ", ".join(manifest["sparse_embeddings"])
         log.info("rows    of %s: only those of the batch are updated (optimizer.sparse_embeddings)", names)
-    log.info(
-        "device  %s, %s, %s", manifest["device"], manifest["precision"],
-        "compiled" if manifest["compiled"]["compiled"] else "eager",
-    )  # fmt: skip
+    eager = "compiled" if manifest["compiled"]["compiled"] else "eager"
+    log.info("device  %s, %s, %s", manifest["device"], manifest["precision"], manifest.get("updates", eager))
     log.info("length  %s%s", length, f", from step {trainer.step}" if trainer.step else "")
 
 

@@ -1,4 +1,4 @@
-"""Initialise the word embeddings of a model with pretrained vectors (`model.vectors=`)."""
+"""Initialise the word embeddings of a model with vectors from a file or another run (`model.vectors=`)."""
 
 import hashlib
 import logging
@@ -29,14 +29,13 @@ def take_vectors(
     import numpy as np
     import torch
 
-    from seqexp.data.vectors import read_vectors
-
     path = getattr(config, "vectors", None)
     if path is None:
         return None
     tokenizer = preprocessor["text"]
     words = [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
-    found = read_vectors(path, {form for word in words for form in (word, word.lower())}, config.vector_words)
+    wanted = {form for word in words for form in (word, word.lower())}
+    found, source = _vectors(path, wanted, config.vector_words)
     rows = {n: found.get(word, found.get(word.lower())) for n, word in enumerate(words)}
     known = {number: vector for number, vector in rows.items() if vector is not None}
     if not known:
@@ -51,13 +50,37 @@ def take_vectors(
         matrix[number] = vector
     for embedding in model.word_embeddings():  # type: ignore[operator]
         embedding.weight.detach()[: len(words)] = torch.from_numpy(matrix)
-    with user_path(path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     log.info("vectors %s: %s of %s words", path, f"{len(known):,}", f"{len(words):,}")
     return {
-        "path": path,
-        "sha256": sha256,
+        **source,
         "words": len(words),
         "covered": len(known),
         "not_covered": [word for number, word in enumerate(words) if number not in known][:50],
     }
+
+
+def _vectors(path: str, wanted: set[str], words_path: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the vectors of the wanted words, from a file or a run, and what the manifest says of them."""
+    from seqexp.data.vectors import read_vectors
+
+    if path != "latest" and not user_path(path).is_dir():
+        found = read_vectors(path, wanted, words_path)
+        with user_path(path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return found, {"path": path, "sha256": sha256}
+    if words_path is not None:
+        raise UserError(f"model.vector_words= goes with a .npy file, and model.vectors={path} is a run.")
+    import torch
+
+    from seqexp.commands.build import build_task, load_trained_run
+    from seqexp.config.run import DeviceConfig
+    from seqexp.tracking.run_folder import find_run
+
+    run = find_run(path, key="model.vectors")
+    trained = load_trained_run(run, "best", DeviceConfig(name="cpu", threads=torch.get_num_threads()))
+    task = build_task(trained.config.task)
+    try:
+        found = task.word_vectors(trained.model, trained.preprocessor, wanted)
+    except UserError as error:
+        raise UserError(f"model.vectors={path}, which is {run.path}: {error}") from error
+    return found, {"run": str(run.path), "step": trained.step, "preprocessor": trained.preprocessor.hash()}

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from seqexp import registry
 from seqexp.config.exams import ExamsConfig
-from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
+from seqexp.config.root import EvalConfig, ExportConfig, GenerateConfig, TrainConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig
 from seqexp.errors import UserError
@@ -76,16 +76,45 @@ def monitor(*, _root_: Any) -> str:
     return declared
 
 
+# Words in a passage of text for word vectors, and passages in a batch.
+PASSAGE_LENGTH, PASSAGES = 1000, 10
+
+
+def _of_word_vectors(root: Any) -> bool:
+    name = str((root.get("model") or {}).get("name"))
+    known = name in registry.ENTRIES["model"]
+    return known and getattr(registry.load_schema("model", name), "KIND", None) == "word_vectors"
+
+
+def passage_length(usual: int, *, _root_: Any) -> int:
+    """Resolve ``${passage_length:128}`` to 1000 for word vectors (contexts end with a passage), else 128."""
+    return PASSAGE_LENGTH if _of_word_vectors(_root_) else usual
+
+
+def passages(usual: int, *, _root_: Any) -> int:
+    """Resolve ``${passages:16}`` to 10 for word vectors, else 16."""
+    return PASSAGES if _of_word_vectors(_root_) else usual
+
+
+def vector_rate(*, _root_: Any) -> float:
+    """Resolve ``${vector_rate:}`` to the learning rate of word vectors; in ``cbow`` words share it."""
+    return 0.15 if (_root_.get("model") or {}).get("architecture") == "cbow" else 0.025
+
+
 def register_schemas() -> None:
     """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
     OmegaConf.register_new_resolver("window_at_most", window_at_most, replace=True)
     OmegaConf.register_new_resolver("embedding", embedding, replace=True)
     OmegaConf.register_new_resolver("monitor", monitor, replace=True)
+    OmegaConf.register_new_resolver("passage_length", passage_length, replace=True)
+    OmegaConf.register_new_resolver("passages", passages, replace=True)
+    OmegaConf.register_new_resolver("vector_rate", vector_rate, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_eval", node=EvalConfig)
     store.store(name="base_generate", node=GenerateConfig)
+    store.store(name="base_export", node=ExportConfig)
     store.store(group="device", name="base_device", node=DeviceConfig)
     store.store(group="trainer", name="base_trainer", node=TrainerConfig)
     store.store(group="generation", name="base_generation", node=GenerationConfig)

@@ -250,6 +250,26 @@ class GenerateConfig:
             self.explain = "attention"
 
 
+@dataclass
+class ExportConfig:
+    """The configuration of `export`: write the model of `run` for other programs to `output`.
+
+    `format` null: the ending of `output` decides.
+    """
+
+    output: str = MISSING
+    format: str | None = None
+    run: str = "latest"
+    checkpoint: str = "best"
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    seed: int = 1
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        _check_common(self.seed, self.name)
+
+
 def to_typed(cfg: DictConfig) -> Any:
     """Convert a composed configuration to its checked dataclass.
 

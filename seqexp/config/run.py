@@ -94,6 +94,8 @@ class GenerationConfig:
     Translation uses beam search: the log-probability is divided by a length penalty (``wu``, ``average`` or
     ``none``, to the power `length_alpha`). A translation has at least `min_length` tokens, and at most
     `max_length_ratio` times the source's tokens plus five (null: a ratio fitted on the training data).
+    Word vectors find the `neighbours` nearest of the `max_words` most frequent words (null: all), and solve
+    analogies by ``cosadd`` or ``cosmul``.
     """
 
     max_new_tokens: int = 500
@@ -111,8 +113,14 @@ class GenerationConfig:
     max_length_ratio: float | None = None
     no_repeat_ngram: int = 0
     replace_unknown: bool = True
+    neighbours: int = 10
+    max_words: int | None = 30_000
+    analogy: str = "cosadd"
 
     def __post_init__(self) -> None:
+        check_range("generation.neighbours", self.neighbours, 1, 100_000)
+        check_range("generation.max_words", self.max_words, 2)
+        check_choice("generation.analogy", self.analogy, ("cosadd", "cosmul"))
         check_range("generation.beam_size", self.beam_size, 1, 1000)
         check_range("generation.n_best", self.n_best, 1)
         check_rule(

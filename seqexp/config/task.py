@@ -9,7 +9,7 @@ of generation that have an effect), `EXAMS` (whether its models can take exams),
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from seqexp.config.checks import check_choice, check_range
+from seqexp.config.checks import check_choice, check_range, check_rule
 
 # Tokenizers of sacreBLEU; auto goes by the script of the references.
 BLEU_TOKENIZERS = (
@@ -39,6 +39,14 @@ class LanguageModelingConfig:
 
     def __post_init__(self) -> None:
         check_range("task.label_smoothing", self.label_smoothing, 0, below=1)
+
+    def check_together(self, config: Any) -> None:
+        """Check that the tokens of the text are all of it."""
+        check_rule(
+            not getattr(config.tokenizer, "LOSSY", False),
+            f"tokenizer={config.tokenizer.name} leaves out parts of the text, and a language model needs all "
+            "of it; use tokenizer=word.",
+        )
 
 
 @dataclass

@@ -49,6 +49,16 @@ class WordConfig:
 
 
 @dataclass
+class BareWordConfig(WordConfig):
+    """Lower-case words without the signs between them. `LOSSY`: a text does not come back from its tokens."""
+
+    LOSSY: ClassVar[bool] = True
+
+    name: str = "bare_word"
+    min_count: int = 5
+
+
+@dataclass
 class WhitespaceConfig:
     """One token per word between white space, of those seen at least `min_count` times in training.
 

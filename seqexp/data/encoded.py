@@ -51,6 +51,13 @@ class Part:
     seen_lines: int = 0
     folder: str = field(default="", repr=False)
 
+    def blocks(self, size: int) -> Iterator[npt.NDArray[np.int64]]:
+        """All tokens in order, at most `size` at a time."""
+        path = Path(self.folder) / self.file
+        for first in range(0, self.tokens, size):
+            tokens = np.memmap(path, dtype=self.dtype, mode="r", shape=(self.tokens,))
+            yield tokens[first : first + size].astype(np.int64)
+
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """`length` tokens from each start, (B, length); beyond the end the last token repeats."""
         # Mapped anew for each batch: pages that were touched long ago do not count as ours for ever.

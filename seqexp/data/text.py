@@ -92,7 +92,7 @@ class TextData(Data):
         self.tokenizer = preprocessor["text"]
         self.splits: dict[str, Part] = encode_corpus(corpus, split, self.tokenizer)
         for name, part in self.splits.items():
-            if part.unknown:
+            if part.unknown and not self.tokenizer.lossy:
                 log.warning(
                     "NOTE: %s: %d of %d characters were never seen in training (%s); they cost their bits "
                     "as unknown", name, part.unknown, part.characters, part.unknown_characters,

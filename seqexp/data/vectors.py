@@ -1,22 +1,64 @@
-"""Read pretrained word vectors: GloVe's text, word2vec's text and binary, and numpy arrays."""
+"""Read and write word vectors: word2vec's text and binary, GloVe's text, fastText's files, numpy arrays."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from seqexp.data.fasttext_bin import is_fasttext, read_fasttext
 from seqexp.data.lines import read_text
 from seqexp.data.unpack import open_unpacked
 from seqexp.errors import UserError
-from seqexp.files import as_utf8, user_path
+from seqexp.files import as_utf8, atomic_file, user_path, write_atomically
 
 Vector = npt.NDArray[np.float32]
 
 # Limits for files of strangers: the width of a vector, the bytes of a line, and the number of vectors.
 MOST_COLUMNS, MOST_WORD_BYTES, MOST_VECTORS = 100_000, 10_000, 100_000_000
+
+# What `write_vectors` writes, and the endings of names that stand for it.
+FORMATS = ("word2vec", "word2vec_binary", "glove", "npy")
+ENDINGS = {".txt": "word2vec", ".vec": "word2vec", ".bin": "word2vec_binary", ".npy": "npy"}
+
+
+def write_vectors(target: Path, words: Sequence[str], vectors: Vector, form: str | None = None) -> list[Path]:
+    """Write words and their vectors (V, D); return the files.
+
+    ``word2vec`` is a line of V and D and a line a word, ``glove`` the same without the first line,
+    ``word2vec_binary`` the first line and binary numbers, ``npy`` an array with the words beside it, one a
+    line. Without `form` the ending of the name decides: ``.txt``, ``.vec``, ``.bin`` or ``.npy``.
+
+    Raises:
+        UserError: the form is not known, the ending stands for none, or a word holds white space.
+    """
+    form = form or ENDINGS.get(target.suffix)
+    if form not in FORMATS:
+        raise UserError(
+            f"format={form}: vectors are written as {', '.join(FORMATS)}; or end the name of the file in "
+            f"{', '.join(ENDINGS)}."
+        )
+    spaced = next((word for word in words if not word or word.split() != [word]), None)
+    if spaced is not None:
+        raise UserError(f"the word {spaced!r} holds white space, which these formats cannot hold.")
+    if form == "npy":
+        with atomic_file(target) as file:
+            np.save(file, vectors)
+        list_of_words = target.with_suffix(".words.txt")
+        write_atomically(list_of_words, "".join(f"{word}\n" for word in words).encode())
+        return [target, list_of_words]
+    with atomic_file(target) as file:
+        if form != "glove":
+            file.write(f"{len(words)} {vectors.shape[1]}\n".encode())
+        for word, vector in zip(words, vectors, strict=True):
+            if form == "word2vec_binary":
+                file.write(word.encode() + b" " + vector.astype("<f4").tobytes() + b"\n")
+            else:
+                # Nine digits give back the same number of 32 bits.
+                file.write(f"{word} {' '.join(f'{number:.9g}' for number in vector)}\n".encode())
+    return [target]
 
 
 def read_vectors(path: str, wanted: set[str], words_path: str | None = None) -> dict[str, Vector]:
@@ -35,6 +77,8 @@ def read_vectors(path: str, wanted: set[str], words_path: str | None = None) -> 
         return _read_array(file, name, wanted, words_path)
     if words_path is not None:
         raise UserError(f"model.vector_words= goes with a .npy file, and {name} has its words inside.")
+    if is_fasttext(file):
+        return read_fasttext(file, name, wanted)
     with open_unpacked(file, name) as unpacked:
         stream = unpacked.stream
         first = stream.readline(MOST_COLUMNS * 30)

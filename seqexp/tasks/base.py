@@ -4,10 +4,10 @@ A new task is a subclass of `Task` with `loss` and `predict`; all other methods 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from seqexp.scored_text import ScoredText
 from seqexp.tasks.carried import CarriedState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
     from seqexp.metrics.outcomes import Outcome
@@ -62,6 +64,19 @@ class EvalOptions:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     generation: GenerationConfig | None = None
     seed: int = 1
+
+
+class Updater(Protocol):
+    """Updates a model in place, instead of gradients and an optimizer.
+
+    `about` says how, for the manifest; `repeats` is False if the same batch may give another result.
+    """
+
+    about: str
+    repeats: bool
+
+    def __call__(self, batch: Batch, rate: float) -> tuple[float, int]:
+        """Update the model by a batch; return the loss, summed over so many of its items."""
 
 
 class Evaluation(dict[str, Metric]):
@@ -166,6 +181,25 @@ class Task(ABC):
         """Add to a model, as submodules, what the task learns beside the model's outputs; nothing here."""
         del model, preprocessor
 
+    def prepare(self, data: Data, model: Any, preprocessor: Preprocessor | None = None) -> Data:
+        """Return the data as a model with these options reads it; by default as it is.
+
+        `preprocessor` is that of a trained run, if any.
+        """
+        del model, preprocessor
+        return data
+
+    def updater(self, model: Any, config: Any) -> tuple[Updater | None, str | None]:
+        """Return what updates the model instead of gradients, if anything, and a note for the user.
+
+        `config` is that of the training.
+
+        Raises:
+            UserError: it was asked for and cannot be had.
+        """
+        del model, config
+        return None, None
+
     def count(self, batch: Batch) -> int:
         """Return the number of items that the loss of a batch averages over."""
         return batch.count
@@ -225,6 +259,26 @@ class Task(ABC):
         for name, value in sums.metrics.items():
             found[name] = self.metrics[name].of(value / sums.count, sums.count)
         return found
+
+    def word_vectors(self, model: Any, preprocessor: Preprocessor, words: Iterable[str]) -> dict[str, Any]:
+        """Return the vectors (D,) of those of the words that the model has a vector for, as numpy arrays.
+
+        Raises:
+            UserError: the models of this task have no word vectors.
+        """
+        del model, preprocessor, words
+        raise UserError("a run of this task has no word vectors; one of task=word_embeddings has.")
+
+    def export(
+        self, model: Any, preprocessor: Preprocessor, target: "Path", form: str | None
+    ) -> "list[Path]":
+        """Write a trained model for other programs; return the files. Without `form` the file's name decides.
+
+        Raises:
+            UserError: the task has nothing to export, or not in this form.
+        """
+        del model, preprocessor, target, form
+        raise UserError("a run of this task has nothing to export; one of task=word_embeddings has vectors.")
 
     @abstractmethod
     def predict(

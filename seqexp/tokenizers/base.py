@@ -31,6 +31,8 @@ class Tokenizer(ABC):
     sentence_start: ClassVar[str] = ""
     # What a word that stands alone begins with, for the same reason.
     word_start: ClassVar[str] = " "
+    # Whether tokens leave out parts of the text, which then cannot be modelled as language.
+    lossy: ClassVar[bool] = False
     vocab_size: int
     bos_id: int
     eos_id: int

@@ -72,6 +72,7 @@ class Trainer:
         self.device, self.run = device, run
         self.total = planned_steps(config, data.steps_per_epoch)
         self.optimizers = Optimizers(config.optimizer, model)
+        self.updater, self.note = task.updater(model, config)
         self.schedule = registry.load("scheduler", config.scheduler.name)
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
         self.declared = {f"val/{name}": spec for name, spec in task.metrics.items()}
@@ -283,8 +284,8 @@ class Trainer:
             hook.after_step(self, update)
 
     def _update(self, batch: Batch) -> Update:
-        """Gradients and, unless a hook objects, the step of the optimizers."""
-        update = self._backward(batch)
+        """Gradients and, unless a hook objects, the step of the optimizers; or the task's updater."""
+        update = self._update_in_place(batch) if self.updater else self._backward(batch)
         answers = [hook.before_update(self, update) for hook in self.hooks]
         update.skipped = not all(answers)
         if update.skipped:
@@ -295,7 +296,8 @@ class Trainer:
             self._window_tokens += batch.count if batch.tokens_read is None else batch.tokens_read
             if self.settings.max_grad_norm:
                 clip(gradients(self.model), self.settings.max_grad_norm, update.norm)
-            self.optimizers.step(self.scaler)
+            if not self.updater:
+                self.optimizers.step(self.scaler)
             self.scaler.update()
         self.optimizers.zero_grad()
         return update
@@ -317,6 +319,13 @@ class Trainer:
         bad = ~torch.isfinite(nll if self.scaler.is_enabled() else nll + self._norm)
         return Update(batch, count, nll, self._norm, bad)
 
+    def _update_in_place(self, batch: Batch) -> Update:
+        """Have the task's updater change the weights, without gradients; hooks come too late to object."""
+        assert self.updater is not None
+        loss, count = self.updater(batch, self.lr)
+        nll = torch.tensor(loss, dtype=torch.float32)
+        return Update(batch, count, nll, self._norm, ~torch.isfinite(nll))
+
     def _roll_back(self) -> None:
         """Return to the last checkpoint, and remove later rows of the metrics."""
         self.optimizers.zero_grad()
@@ -333,7 +342,7 @@ class Trainer:
         row = {
             "train/loss": float(self._nll) / self._count if self._count else math.nan,
             "train/lr": self.lr,
-            "train/grad_norm": float(self._norm),
+            **({} if self.updater else {"train/grad_norm": float(self._norm)}),
             **self.data.metrics(),
             "speed/tokens_per_s": self._window_tokens / seconds,
             "memory/peak_mb": self.device.peak_memory_mb(),

@@ -1,0 +1,258 @@
+"""Word embeddings: train vectors of words, and show what they know."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+
+from seqexp.config.word_embeddings import WordEmbeddingsConfig
+from seqexp.data.base import Data
+from seqexp.data.batch import Batch
+from seqexp.data.contexts import ContextData
+from seqexp.data.preprocessor import Preprocessor
+from seqexp.data.text import TextData
+from seqexp.data.vectors import write_vectors
+from seqexp.decoding.word_arithmetic import Expression, parse
+from seqexp.errors import UserError
+from seqexp.metrics.metric import MetricSpec
+from seqexp.metrics.vector_space import Floats, VectorSpace, unit
+from seqexp.tasks.base import (
+    EvalOptions,
+    Evaluation,
+    Forward,
+    LossOutput,
+    Prediction,
+    PredictOptions,
+    Sample,
+    Table,
+    Task,
+    Updater,
+)
+from seqexp.tasks.plain_vectors import PlainUpdates
+from seqexp.tasks.word_vector_report import add_report, report_tables
+
+# Words whose neighbours are shown at a validation and in a report; and these neighbours.
+SHOWN_WORDS, SHOWN_NEIGHBOURS = 8, 6
+# They are as frequent as these ranks: not the most frequent ones, which stand near everything.
+FIRST_RANK, RANK_FACTOR = 150, 1.6
+
+
+class WordEmbeddings(Task):
+    """The task of models that score words by the words around them (`Word2Vec`)."""
+
+    loss_unit = "nats per pair"
+
+    def __init__(self, config: WordEmbeddingsConfig) -> None:
+        self.config = config
+        self.metrics = {"loss": MetricSpec(self.loss_unit, higher_is_better=False)}
+
+    def prepare(self, data: Data, model: Any, preprocessor: Preprocessor | None = None) -> Data:
+        """Return the examples that a model with these options reads."""
+        assert isinstance(data, TextData)
+        return ContextData(data, model, preprocessor)
+
+    def sizes(self, preprocessor: Preprocessor) -> dict[str, Any]:
+        return {"words": words_of(preprocessor)}
+
+    def updater(self, model: Any, config: Any) -> tuple[Updater | None, str | None]:
+        """Return updates by one example after the other, compiled if possible; None for other optimizers."""
+        options, device = config.model, next(model.parameters()).device.type
+        obstacle = options.obstacle(config)
+        if obstacle:
+            return None, f"{obstacle}: the vectors are trained by the gradient of whole batches"
+        if options.impl == "plain":
+            return PlainUpdates(model, self), None
+        missing = None if device == "cpu" else f"the device is {device}"
+        try:
+            from seqexp.tasks.compiled_vectors import CompiledUpdates
+        except ImportError as error:
+            missing = f'numba is missing (pip install "seqexp[embeddings]"; {error})'
+        if missing is None:
+            return CompiledUpdates(model, options.workers), None
+        if options.impl == "compiled" or options.workers > 1:
+            raise UserError(f"model.impl=compiled cannot be had: {missing}; use model.impl=plain.")
+        return PlainUpdates(model, self), f"trained by PyTorch, as compiled code cannot be had: {missing}"
+
+    def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
+        """Return the binary cross-entropy of the word and of the words drawn beside it, summed over pairs."""
+        logits = model(batch.contexts, batch.outputs).float()
+        labels = batch.labels.unsqueeze(1).expand_as(logits)
+        asked = (batch.outputs >= 0).unsqueeze(1)
+        if logits.shape[1] == batch.contexts.shape[1]:
+            asked = asked & (batch.contexts >= 0).unsqueeze(2)
+        nll = (F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * asked).sum()
+        return LossOutput(nll, nll.detach())
+
+    # Evaluation
+
+    def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
+        """Return the loss; with `options.generation` also analogies, similarities and neighbours."""
+        options = options or EvalOptions()
+        evaluation = super().evaluate(model, data, split, options)
+        if options.generation is not None:
+            assert isinstance(data, ContextData)
+            words, vectors = real_words(model, data.preprocessor)
+            space = VectorSpace(words, vectors, options.generation.max_words)
+            add_report(evaluation, self.config, space, data, lambda found: oov_vectors(model, found))
+            evaluation.details["neighbours"] = {
+                word: neighbours(space, word, SHOWN_NEIGHBOURS) for word in _shown_words(space)
+            }
+        return evaluation
+
+    def tables(self, details: Mapping[str, Any]) -> list[Table]:
+        """Return tables of analogies, similarities and neighbours."""
+        return report_tables(details)
+
+    def sample(self, model: Any, data: Data, options: PredictOptions) -> Sample:
+        """Return the neighbours of a few words."""
+        space = VectorSpace(*real_words(model, data.preprocessor), options.generation.max_words)
+        lines = [
+            f"{word}: {', '.join(other for other, _ in neighbours(space, word, SHOWN_NEIGHBOURS))}"
+            for word in _shown_words(space)
+        ]
+        return Sample("\n".join(lines))
+
+    def export(self, model: Any, preprocessor: Preprocessor, target: Path, form: str | None) -> list[Path]:
+        """Write the vectors of all words, from the most frequent on (`data.vectors.write_vectors`)."""
+        return write_vectors(target, *real_words(model, preprocessor), form)
+
+    # Prediction
+
+    def word_vectors(self, model: Any, preprocessor: Preprocessor, words: Iterable[str]) -> dict[str, Any]:
+        """Return the vectors of the words that the vocabulary has, and of others if the model makes them."""
+        vocabulary, vectors = real_words(model, preprocessor)
+        number = {word: i for i, word in enumerate(vocabulary)}
+        wanted = list(dict.fromkeys(words))
+        found = {word: vectors[number[word]] for word in wanted if word in number}
+        return {**oov_vectors(model, [word for word in wanted if word not in found]), **found}
+
+    def predict(
+        self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions
+    ) -> Iterator[Prediction]:
+        """Return an iterator over the answers to each input.
+
+        One word: its neighbours. Words with signs (``king - man + woman``): the words nearest to the sum. Two
+        words: the cosine of their vectors. More words: the one that fits the others least.
+
+        Raises:
+            UserError: an input is not of these forms, or a word has no vector.
+        """
+        space = VectorSpace(*real_words(model, preprocessor), options.generation.max_words)
+        everything = VectorSpace(*real_words(model, preprocessor))
+        expressions = [parse(text) for text in inputs]
+        wanted = dict.fromkeys(word for one in expressions for word in one.words)
+        vectors = {
+            word: everything.units[number]
+            for word in wanted
+            if (number := everything.number(word)) is not None
+        }
+        made = oov_vectors(model, [word for word in wanted if word not in vectors])
+        vectors |= {word: unit(vector) for word, vector in made.items()}
+        for number, one in enumerate(expressions, start=1):
+            for word in one.words:
+                if word not in vectors:
+                    where = f"line {number}: " if len(inputs) > 1 else ""
+                    near = difflib.get_close_matches(word.lower(), everything.words, n=3)
+                    hint = f"; near it are {', '.join(near)}" if near else ""
+                    raise UserError(f"{where}{word!r} is not in the vocabulary{hint}.")
+        return self._predictions(space, expressions, vectors, set(made), inputs, options)
+
+    def _predictions(
+        self,
+        space: VectorSpace,
+        expressions: Sequence[Expression],
+        vectors: Mapping[str, Floats],
+        made: set[str],
+        inputs: Sequence[str],
+        options: PredictOptions,
+    ) -> Iterator[Prediction]:
+        settings = options.generation
+        for index, (text, one) in enumerate(zip(inputs, expressions, strict=True)):
+            values: dict[str, Any] = {"line": index + 1, "text": text}
+            unknown = [word for word in one.words if word in made]
+            note = f"made from n-grams: {', '.join(unknown)}" if unknown else None
+            if not one.signed and len(one.plus) == 2:
+                cosine = float(vectors[one.plus[0]] @ vectors[one.plus[1]])
+                yield Prediction(index, (f"{cosine:.4f}",), {**values, "cosine": cosine}, note=note)
+                continue
+            if not one.signed and len(one.plus) > 2:
+                stacked = np.stack([vectors[word] for word in one.plus])
+                fit = stacked @ unit(stacked.mean(0))
+                outlier = one.plus[int(fit.argmin())]
+                fits = {word: float(value) for word, value in zip(one.plus, fit, strict=True)}
+                yield Prediction(index, (outlier,), {**values, "outlier": outlier, "fit": fits}, note=note)
+                continue
+            own = [same for word in one.words for same in _own(space, word)]
+            found = space.nearest(_scores(space, one, vectors, settings.analogy), settings.neighbours, own)
+            shown = "\n".join(f"{word}\t{score:.4f}" for word, score in found)
+            answers = [{"word": word, "score": score} for word, score in found]
+            yield Prediction(index, (shown,), {**values, "answers": answers}, note=note)
+
+    def example_input(self, data: Data) -> str | None:
+        """Return the famous analogy if its words are known, else a frequent word."""
+        words = words_of(data.preprocessor)
+        if {"king", "man", "woman"} <= set(words):
+            return "king - man + woman"
+        plain = [word for word in words if word.isalpha()]
+        return plain[min(len(plain) - 1, FIRST_RANK)] if plain else None
+
+
+def _own(space: VectorSpace, word: str) -> list[int]:
+    number = space.number(word)
+    return [] if number is None else space.same(number)
+
+
+def _scores(space: VectorSpace, one: Expression, vectors: Mapping[str, Floats], method: str) -> Floats:
+    """Return the scores (V,) of all words as the answer to an expression."""
+    if method == "cosmul" and one.minus:
+        scores = np.ones(len(space.words), np.float32)
+        for word in one.plus:
+            scores *= (space.units @ vectors[word] + 1) / 2
+        for word in one.minus:
+            scores /= (space.units @ vectors[word] + 1) / 2 + np.float32(1e-3)
+        return scores
+    total = sum((vectors[word] for word in one.plus), np.zeros(space.vectors.shape[1], np.float32))
+    for word in one.minus:
+        total = total - vectors[word]
+    found: Floats = space.units @ unit(total)
+    return found
+
+
+def neighbours(space: VectorSpace, word: str, count: int) -> list[tuple[str, float]]:
+    """Return the words nearest to a word of the space, with their cosines."""
+    number = space.number(word)
+    assert number is not None
+    return space.nearest(space.units @ space.units[number], count, space.same(number))
+
+
+def _shown_words(space: VectorSpace) -> list[str]:
+    """Return words of the space of falling frequency, the same for the same vocabulary."""
+    usual = [word for word in space.words if word.isalpha() and len(word) > 3] or space.words
+    ranks = [int(FIRST_RANK * RANK_FACTOR**i) for i in range(SHOWN_WORDS)]
+    return list(dict.fromkeys(usual[min(rank, len(usual) - 1)] for rank in ranks))
+
+
+def words_of(preprocessor: Preprocessor) -> list[str]:
+    """Return the words of a vocabulary, by the number of their tokens; special tokens are among them."""
+    tokenizer = preprocessor["text"]
+    return [tokenizer.piece(number) for number in range(tokenizer.vocab_size)]
+
+
+def real_words(model: Any, preprocessor: Preprocessor) -> tuple[list[str], Floats]:
+    """Return the words that are no special tokens, from the most frequent on, and their vectors (V, D)."""
+    special = set(preprocessor["text"].special_tokens().values())
+    words = words_of(preprocessor)
+    counts = preprocessor.values.get("counts") or [0] * len(words)
+    order = sorted((n for n in range(len(words)) if n not in special), key=lambda n: (-counts[n], n))
+    vectors = model.word_vectors().float().cpu().numpy()
+    return [words[n] for n in order], np.ascontiguousarray(vectors[order])
+
+
+def oov_vectors(model: Any, words: Sequence[str]) -> dict[str, Floats]:
+    """Return vectors of words that are not in the vocabulary, if the model makes them."""
+    make = getattr(model, "vector_of", None)
+    made = {word: make(word.lower()) for word in words} if make else {}
+    return {word: vector.float().cpu().numpy() for word, vector in made.items() if vector is not None}
