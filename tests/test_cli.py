@@ -611,13 +611,18 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
                 "model=textcnn",
                 "model=fasttext_bag",
                 "model=transformer_encoder",
+                "model=word2vec",
+                "model=fasttext",
             },
         ),
         ("seqexp train model=gpt_", {"model=gpt_course"}),
         ("seqexp train model.n_", {"model.n_embd=", "model.n_head=", "model.n_layer="}),
         (
             "seqexp train model=gpt tokenizer=",
-            {f"tokenizer={name}" for name in ("bits", "byte", "char", "sentencepiece", "whitespace", "word")},
+            {
+                f"tokenizer={name}"
+                for name in ("bare_word", "bits", "byte", "char", "sentencepiece", "whitespace", "word")
+            },
         ),
         ("seqexp generate generation.top_", {"generation.top_k=", "generation.top_p="}),
         ("seqexp train base_", set()),
