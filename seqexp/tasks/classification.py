@@ -20,7 +20,6 @@ from seqexp.data.lines import fold_spaces
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.decoding.sampling import evaluation_mode
 from seqexp.errors import UserError, suggest
-from seqexp.metrics.baseline import majority, tfidf_logistic
 from seqexp.metrics.classification import (
     BINS,
     LabelScores,
@@ -28,14 +27,12 @@ from seqexp.metrics.classification import (
     confusion_matrix,
     fit_temperature,
     rejection_curve,
-    scores_of_labels,
-    scores_of_sets,
     softmax,
 )
 from seqexp.metrics.intervals import wilson
 from seqexp.metrics.metric import MetricSpec
-from seqexp.metrics.outcomes import Outcome, ratio
-from seqexp.scored_text import ScoredText, scored_text
+from seqexp.quoting import counted
+from seqexp.scored_text import ScoredText
 from seqexp.tasks.base import (
     EvalOptions,
     Evaluation,
@@ -49,6 +46,16 @@ from seqexp.tasks.base import (
     Task,
     device_of,
 )
+from seqexp.tasks.classification_report import (
+    SCORES,
+    compare_with_baselines,
+    labels_of,
+    one_text,
+    outcomes,
+    report_tables,
+    short,
+    split_scores,
+)
 from seqexp.tasks.explanations import METHODS, Explainer, of_attention, text_in_words
 from seqexp.tracking.plots import scored_text_figure
 
@@ -59,22 +66,10 @@ if TYPE_CHECKING:
 PREDICT_ROWS = 64
 # Texts in a sample at a validation, and surest mistakes in a report.
 SAMPLES, MISTAKES = 5, 10
-# Limits for mistakes, in characters: longer texts are not explained, and so many are shown.
-MOST_EXPLAINED, MOST_SHOWN_CHARACTERS = 4_000, 400
+# Longer mistakes are not explained, in characters.
+MOST_EXPLAINED = 4_000
 # The user is told if integrated gradients miss their sum by more nats than this.
 MOST_ERROR = 0.2
-# The largest confusion matrix that is printed, in labels.
-MOST_SHOWN = 20
-# Baselines are fitted on at most so many texts; TF-IDF of more takes minutes.
-MOST_FITTED = 200_000
-SCORES = {
-    "weighted_f1": MetricSpec("F1 weighted by support", higher_is_better=True),
-    "calibration_error": MetricSpec("expected calibration error", higher_is_better=False),
-    "majority_accuracy": MetricSpec("most frequent label", higher_is_better=True),
-    "tfidf_accuracy": MetricSpec("TF-IDF and logistic regression", higher_is_better=True),
-    "majority_macro_f1": MetricSpec("most frequent label", higher_is_better=True),
-    "tfidf_macro_f1": MetricSpec("TF-IDF and logistic regression", higher_is_better=True),
-}
 
 
 def pool(outputs: Tensor, lengths: Tensor, pooling: str) -> tuple[Tensor, Tensor | None]:
@@ -160,7 +155,7 @@ class Classification(Task):
         logits, nll = self._split_logits(model, data, split, options)
         true = labels_of(data, split)
         predicted = (logits > 0).astype(np.int64) if true.ndim == 2 else logits.argmax(axis=1)
-        scores, right = _scores(predicted, true, logits.shape[1])
+        scores, right = split_scores(predicted, true, logits.shape[1])
         n = len(true)
         evaluation = Evaluation(
             {
@@ -233,17 +228,21 @@ class Classification(Task):
             explained = self._explained(model, data, [examples[i] for i in surest], predicted[surest])
             report["mistakes"] = [
                 {
-                    "text": _one_text(examples[i]), "true": names[true[i]], "predicted": names[predicted[i]],
+                    "text": one_text(examples[i]), "true": names[true[i]], "predicted": names[predicted[i]],
                     "probability": float(confidence[i]), "where": examples[i].where, **explanation,
                 }
                 for i, explanation in zip(surest, explained, strict=True)
             ]  # fmt: skip
+            long = sum("scored_words" not in one for one in report["mistakes"])
+            if long:
+                said = f"{counted(long, 'mistake')} longer than {MOST_EXPLAINED:,} characters not explained"
+                evaluation.notes.append(said)
             evaluation.files["predictions.tsv"] = "true\tpredicted\tprobability\n" + "".join(
                 f"{names[t]}\t{names[p]}\t{c:.6f}\n"
                 for t, p, c in zip(true, predicted, confidence, strict=True)
             )
-        evaluation.outcomes = _outcomes(predicted, true, len(names))
-        self._compare_with_baselines(evaluation, data, split, true)
+        evaluation.outcomes = outcomes(predicted, true, len(names))
+        compare_with_baselines(evaluation, data, split, true)
         evaluation.details = {"classification": report}
 
     def _explained(
@@ -282,69 +281,10 @@ class Classification(Task):
             found |= {"temperature": temperature, "scaled_calibration_error": scaled.error}
         return found
 
-    def _compare_with_baselines(
-        self, evaluation: Evaluation, data: LabelledData, split: str, true: Any
-    ) -> None:
-        """Add the most frequent label and TF-IDF with logistic regression, fitted on the training split."""
-        if "train" not in data.splits:
-            evaluation.notes.append("no baselines: the training texts are not at hand")
-            return
-        fitted = labels_of(data, "train")
-        predictions = {"majority": majority(fitted, len(true))}
-        texts = {name: [_one_text(e) for e in data.splits[name].examples] for name in ("train", split)}
-        if len(fitted) > MOST_FITTED:
-            evaluation.notes.append(f"no TF-IDF baseline: more than {MOST_FITTED:,} training texts")
-        elif not any(text.strip() for text in texts["train"]):
-            evaluation.notes.append("no TF-IDF baseline: the training texts are empty")
-        else:
-            predictions["tfidf"] = tfidf_logistic(texts["train"], fitted, texts[split])
-        for name, predicted in predictions.items():
-            scores, right = _scores(predicted, true, len(data.preprocessor.labels))
-            n = len(true)
-            evaluation[f"{name}_accuracy"] = SCORES[f"{name}_accuracy"].of(
-                float(right.mean()), n, wilson(right.sum(), n)
-            )
-            evaluation[f"{name}_macro_f1"] = SCORES[f"{name}_macro_f1"].of(scores.macro_f1, n)
-
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
         """Return tables of the labels, of the confusions, and of the surest mistakes."""
         report = details.get("classification")
-        if not report:
-            return []
-        rows = [
-            (one["label"], *(f"{one[key]:.3f}" for key in ("precision", "recall", "f1")),
-             f"{one['support']:,}", f"{one['predicted']:,}")
-            for one in report["labels"]
-        ]  # fmt: skip
-        caption = ""
-        if "calibration_error" in report:
-            caption = f"expected calibration error {report['calibration_error']:.3f}"
-            if "temperature" in report:
-                caption += (
-                    f"; {report['scaled_calibration_error']:.3f} with temperature "
-                    f"{report['temperature']:.2f}, fitted on the validation split"
-                )
-            half = next((acc for kept, acc in report["rejection"] if kept <= 0.5), None)
-            if half is not None:
-                caption += f"; accuracy on the surest half {half:.3f}"
-        header = ("label", "precision", "recall", "F1", "texts", "predicted")
-        tables = [Table(f"{report['texts']:,} texts by label", header, rows, caption)]
-        matrix, names = report.get("confusion"), [one["label"] for one in report["labels"]]
-        if matrix and len(names) <= MOST_SHOWN:
-            cells = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, matrix, strict=True)]
-            tables.append(Table("true label (rows) and predicted label (columns)", ("", *names), cells))
-        if report.get("mistakes"):
-            mistakes = [
-                (one["true"], one["predicted"], f"{one['probability']:.3f}", _shown_mistake(one))
-                for one in report["mistakes"]
-            ]
-            caption = (
-                "coloured by leave one out: without a blue word the predicted label is less probable, "
-                "without a red word more"
-            )
-            columns = ("true", "predicted", "probability", "text")
-            tables.append(Table("surest mistakes", columns, mistakes, caption))
-        return tables
+        return report_tables(report) if report else []
 
     # Prediction
 
@@ -450,7 +390,7 @@ class Classification(Task):
         chosen = [examples[(2 * i + 1) * len(examples) // (2 * SAMPLES)] for i in range(SAMPLES)]
         found = self.predict(model, data.preprocessor, [_input(one) for one in chosen], options)
         lines = [
-            f"text        {_short(_one_text(one), 200)}\nlabel       {', '.join(one.labels)}\nprediction  "
+            f"text        {short(one_text(one), 200)}\nlabel       {', '.join(one.labels)}\nprediction  "
             f"{self.show(prediction, options)}"
             for one, prediction in zip(chosen, found, strict=True)
         ]
@@ -481,40 +421,10 @@ class Classification(Task):
         return _input(data.splits["val"].examples[0])
 
 
-def labels_of(data: LabelledData, split: str) -> Any:
-    """Return the true labels of a split: numbers (N,), or zeros and ones (N, C)."""
-    labels = data.splits[split].labels
-    if not data.config.multilabel:
-        return np.array([one[0] for one in labels], dtype=np.int64)
-    found = np.zeros((len(labels), len(data.preprocessor.labels)), dtype=np.int64)
-    for row, some in zip(found, labels, strict=True):
-        row[list(some)] = 1
-    return found
-
-
-def _scores(predicted: Any, true: Any, labels: int) -> tuple[LabelScores, Any]:
-    """Return the scores of each label, and which texts are right."""
-    if true.ndim == 2:
-        return scores_of_sets(true, predicted), (predicted == true).all(axis=1)
-    return scores_of_labels(true, predicted, labels), predicted == true
-
-
-def _outcomes(predicted: Any, true: Any, labels: int) -> dict[str, Outcome]:
-    """Return what each text adds to accuracy and macro-F1."""
-    _, right = _scores(predicted, true, labels)
-    if true.ndim == 1:
-        true, predicted = (np.eye(labels, dtype=np.int64)[one] for one in (true, predicted))
-    return {"accuracy": ratio(right), "macro_f1": ratio(2 * true * predicted, true + predicted)}
-
-
 def _longest(model: Any, preprocessor: Preprocessor) -> int:
     """Return the most tokens of a text that the model reads."""
     limits = (getattr(model, "max_len", None), preprocessor.values.get("max_seq_len"))
     return min((n for n in limits if isinstance(n, int) and n > 1), default=1 << 30)
-
-
-def _one_text(example: Example) -> str:
-    return example.text if example.pair is None else f"{example.text} {example.pair}"
 
 
 def _input(example: Example) -> str:
@@ -527,15 +437,6 @@ def _split_pair(text: str, number: int) -> tuple[str, str]:
     if len(parts) != 2:
         raise UserError(
             f"line {number}: expected two texts with a tab between them, as this run was trained on, got "
-            f"{_short(text)!r}."
+            f"{short(text)!r}."
         )
     return parts[0], parts[1]
-
-
-def _shown_mistake(mistake: Mapping[str, Any]) -> str | ScoredText:
-    scored = scored_text(mistake.get("scored_words"))
-    return scored.cut(MOST_SHOWN_CHARACTERS) if scored else _short(mistake["text"])
-
-
-def _short(text: str, most: int = 80) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
