@@ -65,6 +65,10 @@ MODELS = {
             model=transformer data=phrasebook tokenizer=word model.n_layer=1 model.n_embd=32 model.n_head=2
             model.ffn_size=48 model.dropout=0.2 data.batch_tokens=256 task.bleu=false
         """,
+        "bert": """
+            model=bert data=potter data.seq_len=16 data.batch_size=8 model.n_layer=2 model.n_head=2
+            model.n_embd=16 model.dropout=0.2 tokenizer.vocab_size=300 trainer.accumulate=2
+        """,
         "textcnn": """
             model=textcnn data=opinions model.n_embd=16 model.n_filter=4 data.batch_size=8
             trainer.monitor=val/macro_f1

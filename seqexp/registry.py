@@ -30,10 +30,8 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "transformer": Entry(
             "seqexp.models.transformer:Transformer", "seqexp.models.transformer_options:TransformerConfig"
         ),
-        "transformer_encoder": Entry(
-            "seqexp.models.transformer_encoder:TransformerEncoder",
-            "seqexp.models.transformer_encoder_options:TransformerEncoderConfig",
-        ),
+        "bert": Entry("seqexp.models.bert:Bert", "seqexp.models.bert_options:BertConfig"),
+        "electra": Entry("seqexp.models.electra:Electra", "seqexp.models.electra_options:ElectraConfig"),
         "birnn": Entry(
             "seqexp.models.recurrent_encoder:RecurrentEncoder",
             "seqexp.models.recurrent_encoder_options:RecurrentEncoderConfig",
@@ -72,6 +70,13 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.tasks.language_modeling:LanguageModeling",
             "seqexp.config.task:LanguageModelingConfig",
         ),
+        "masked_language_modeling": Entry(
+            "seqexp.tasks.masked_language_modeling:MaskedLanguageModeling",
+            "seqexp.config.masked:MaskedLanguageModelingConfig",
+        ),
+        "replaced_tokens": Entry(
+            "seqexp.tasks.replaced_tokens:ReplacedTokens", "seqexp.config.masked:ReplacedTokensConfig"
+        ),
         "parity": Entry("seqexp.tasks.parity:Parity", "seqexp.config.task:ParityConfig"),
         "translation": Entry("seqexp.tasks.translation:Translation", "seqexp.config.task:TranslationConfig"),
         "classification": Entry(
@@ -98,6 +103,10 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         "bare_word": Entry(
             "seqexp.tokenizers.bare_word:BareWordTokenizer", "seqexp.config.tokenizer:BareWordConfig"
         ),
+        "wordpiece": Entry(
+            "seqexp.tokenizers.hugging_face:WordPieceTokenizer", "seqexp.config.tokenizer:WordPieceConfig"
+        ),
+        "bpe": Entry("seqexp.tokenizers.hugging_face:BPETokenizer", "seqexp.config.tokenizer:BPEConfig"),
         "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:BitsConfig"),
     },
     "optimizer": {

@@ -33,7 +33,7 @@ CNN = ("model=textcnn", "model.n_embd=8", "model.n_filter=4")
 BAG = ("model=fasttext_bag", "model.n_embd=8", "model.buckets=100")
 BIRNN = ("model=birnn", "model.n_embd=8", "model.hidden_size=6")
 ENCODER = (
-    "model=transformer_encoder",
+    "model=bert",
     "model.n_embd=8",
     "model.n_head=2",
     "model.ffn_size=16",
@@ -521,7 +521,7 @@ def test_white_space_is_read_as_training_reads_it(run_main: Main, opinions_run: 
         (("model=nmt",), "model=nmt is of kind encoder_decoder, and task=classification, which data"),
         (("model=textcnn", "task.pooling=max"), "task.pooling=max has no effect on model=textcnn"),
         (("model=birnn", "task.pooling=median"), "task.pooling"),
-        (("exams=all",), "exams=all is for task=language_modeling; this is task=classification"),
+        (("exams=all",), "exams=all is for task=language_modeling, masked_language_modeling; this is"),
         (("tokenizer=bits",), "tokenizer=bits cannot read data=opinions"),
         (("task=language_modeling",), "task=language_modeling reads text, and data=opinions gives labelled"),
         (("data=parity", "task=classification"), "task=classification reads labelled text, and data=parity"),
@@ -530,7 +530,7 @@ def test_white_space_is_read_as_training_reads_it(run_main: Main, opinions_run: 
         (("model=textcnn", "model.channels=two"), "model.channels"),
         (("data.path=some.csv",), "data=opinions needs no file; for your own texts use data=table"),
         (("task.label_smoothing=1",), "task.label_smoothing"),
-        (("model=transformer_encoder", "model.positions=learned", "model.max_len=20"),
+        (("model=bert", "model.max_len=20"),
          "model.max_len=20 is shorter than data.max_seq_len=60"),
         (("data=table", "data.path=some.csv", "data.multilabel=true", "task.label_smoothing=0.1"),
          "task.label_smoothing is for one label a text, and data.multilabel=true"),
@@ -543,7 +543,8 @@ def test_mistakes_with_train(run_main: Main, words: tuple[str, ...], told: str) 
 
 @quickly
 def test_an_encoder_without_learned_positions_has_no_window(run_main: Main) -> None:
-    train(run_main, "data=opinions", *ENCODER, "model.max_len=2", "trainer.max_steps=0")
+    words = ("model.positions=rotary", "model.max_len=2", "trainer.max_steps=0")
+    train(run_main, "data=opinions", *ENCODER, *words)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from translation_models import POSITIONS, close, random_tokens, wild
 
 from seqexp.config.classification import POOLINGS, ClassificationConfig
 from seqexp.data.batch import Batch
+from seqexp.models.bert import Bert
 from seqexp.models.fasttext_bag import FastTextBag
 from seqexp.models.gpt import GPT
 from seqexp.models.recurrent_encoder import LAYERS, RecurrentEncoder
 from seqexp.models.rnn import GRU, LSTM, RNN
 from seqexp.models.textcnn import TextCNN
 from seqexp.models.textcnn_options import CHANNELS
-from seqexp.models.transformer_encoder import TransformerEncoder
 from seqexp.tasks.classification import Classification, pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,9 +56,9 @@ MODELS: dict[str, Kind] = {
     **{f"textcnn {kind}": (TextCNN, {"n_embd": D, "n_filter": 4, "channels": kind}) for kind in CHANNELS},
     "fasttext_bag": (FastTextBag, {"n_embd": D, "n_gram": 3, "buckets": 50}),
     **{
-        f"transformer_encoder {positions} {norm}": (
-            TransformerEncoder,
-            {"n_head": 2, "n_embd": 8, "ffn_size": 12, "positions": positions, "norm": norm, "max_len": 20},
+        f"bert {positions} {norm}": (
+            Bert,
+            {"n_layer": 2, "n_head": 2, "n_embd": 8, "positions": positions, "norm": norm, "max_len": 20},
         )
         for positions, norm in ENCODERS
     },
@@ -258,41 +258,10 @@ def test_a_bag_of_words_has_no_buckets() -> None:
 # Encoders
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
-def test_transformer_encoder_is_pytorchs(norm: str, positions: str) -> None:
-    """With the same weights; ours has a final norm with pre-norm alone."""
-    model: Any = make(f"transformer_encoder {positions} {norm}")
-    layer = nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True, norm_first=norm == "pre")
-    theirs = nn.TransformerEncoder(
-        layer, 2, model.norm if norm == "pre" else None, enable_nested_tensor=False
-    )
-    names = {
-        "norm1": "norm1", "norm2": "norm2", "mlp.fc": "linear1", "mlp.proj": "linear2",
-        "attention.proj": "self_attn.out_proj",
-    }  # fmt: skip
-    for block, other in zip(model.encoder, theirs.double().eval().layers, strict=True):
-        for ours, name in names.items():
-            other.get_submodule(name).load_state_dict(block.get_submodule(ours).state_dict())
-        other.self_attn.in_proj_weight.detach().copy_(block.attention.qkv.weight)
-        other.self_attn.in_proj_bias.detach().copy_(block.attention.qkv.bias)
-    tokens, lengths = texts(*LENGTHS)
-    x = model.embedding(tokens) * math.sqrt(8)
-    if positions == "learned":
-        x = x + model.position_embedding.weight[:7]
-    else:
-        for t, i in itertools.product(range(7), range(8)):
-            angle = t / 10_000 ** (2 * (i // 2) / 8)
-            x[:, t, i] += math.cos(angle) if i % 2 else math.sin(angle)
-    padding = torch.arange(7) >= lengths[:, None]
-    expected = model.head(theirs(x, src_key_padding_mask=padding))
-    close(model(tokens, lengths)[~padding], expected[~padding], 1e-6)
-
-
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_every_token_reads_all_others(positions: str) -> None:
     """And its place matters."""
-    model = make(f"transformer_encoder {positions} pre")
+    model = make(f"bert {positions} pre")
     tokens, lengths = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([5])
     outputs = model(tokens, lengths)[0]
     changed = tokens.clone()

@@ -589,6 +589,9 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
 
 # Tab completion
 
+TOKENIZERS = ("bare_word", "bits", "bpe", "byte", "char", "sentencepiece", "whitespace", "word", "wordpiece")
+BERT_SIZES = ("tiny", "mini", "small", "medium", "base", "lab3_small", "modern")
+
 
 @pytest.mark.parametrize(
     ("line", "answers"),
@@ -610,19 +613,18 @@ def test_control_c_keeps_what_is_finished(run_main: Main, book: Path) -> None:
                 "model=birnn",
                 "model=textcnn",
                 "model=fasttext_bag",
-                "model=transformer_encoder",
                 "model=word2vec",
                 "model=fasttext",
+                "model=bert",
+                "model=electra",
+                *(f"model=bert_{size}" for size in BERT_SIZES),
             },
         ),
         ("seqexp train model=gpt_", {"model=gpt_course"}),
         ("seqexp train model.n_", {"model.n_embd=", "model.n_head=", "model.n_layer="}),
         (
             "seqexp train model=gpt tokenizer=",
-            {
-                f"tokenizer={name}"
-                for name in ("bare_word", "bits", "byte", "char", "sentencepiece", "whitespace", "word")
-            },
+            {f"tokenizer={name}" for name in TOKENIZERS},
         ),
         ("seqexp generate generation.top_", {"generation.top_k=", "generation.top_p="}),
         ("seqexp train base_", set()),

@@ -223,7 +223,8 @@ def test_exams_are_for_language_models(run_main: Main, task: str) -> None:
     before = set(Path("outputs").iterdir())
     ran = run_main("eval", "exams=all", *DEVICE)
     assert ran.code == 2
-    message = f"exams=all is for task=language_modeling; this is task={task}. Leave exams= out."
+    tasks = "language_modeling, masked_language_modeling"
+    message = f"exams=all is for task={tasks}; this is task={task}. Leave exams= out."
     assert ran.err.splitlines()[-1].endswith(message)
     assert set(Path("outputs").iterdir()) == before
 

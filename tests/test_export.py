@@ -19,6 +19,7 @@ from translation_models import (
     wild,
 )
 
+from seqexp.models.bert import Bert
 from seqexp.models.fasttext import FastText
 from seqexp.models.fasttext_bag import FastTextBag
 from seqexp.models.gpt import GPT
@@ -26,7 +27,6 @@ from seqexp.models.recurrent_encoder import RecurrentEncoder
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
 from seqexp.models.textcnn import TextCNN
 from seqexp.models.textcnn_options import CHANNELS
-from seqexp.models.transformer_encoder import TransformerEncoder
 from seqexp.models.word2vec import Word2Vec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -159,8 +159,8 @@ CLASSIFIERS: list[tuple[type[nn.Module], dict[str, Any]]] = [
     (FastTextBag, {"n_embd": 6, "n_gram": 3, "buckets": 50}),
     *(
         (
-            TransformerEncoder,
-            {"n_head": 2, "n_embd": 8, "ffn_size": 12, "max_len": 32, "positions": positions},
+            Bert,
+            {"n_layer": 2, "n_head": 2, "n_embd": 8, "max_len": 32, "positions": positions},
         )
         for positions in POSITIONS
     ),
@@ -171,7 +171,7 @@ CLASSIFIERS: list[tuple[type[nn.Module], dict[str, Any]]] = [
 def test_a_classifier(kind: type[nn.Module], options: dict[str, Any]) -> None:
     """Any batch and any length, those shorter than the filters too."""
     torch.manual_seed(0)
-    model = wild(kind(V, 3, **options), torch.float32)
+    model = wild(kind(V, n_outputs=3, **options), torch.float32)
     program = exported(model, texts(2, 8), ({0: B, 1: T}, {0: B}))
     for shape in ((2, 8), (5, 32), (1, 2)):
         same(program, model, *texts(*shape))

@@ -91,7 +91,7 @@ def test_a_search_goes_towards_the_higher(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("exams=all",), "exams=all is for task=language_modeling; this is task=sentiment"),
+        (("exams=all",), "exams=all is for task=language_modeling, masked_language_modeling; this is"),
         (("trainer.monitor=val/entropy",), "does not declare whether higher is better"),
         (("model=gpt",), "model=gpt is of kind causal, and task=sentiment"),
         (

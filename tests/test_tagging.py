@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import Ran, _main, _stand_clean
 from run_folders import read, rows_of, said_shortly, strict_json
+from translation_models import wild
 
 from seqexp.config.run import GenerationConfig
 from seqexp.config.tagged import TaggedConfig
@@ -29,9 +30,9 @@ from seqexp.data.tagged_data import TaggedData, encode_words, word_batch
 from seqexp.errors import UserError
 from seqexp.metrics.outcomes import OUTCOMES, from_bytes
 from seqexp.metrics.spans import score_spans
+from seqexp.models.bert import Bert
 from seqexp.models.crf import negative_log_likelihood, viterbi
 from seqexp.models.recurrent_encoder import RecurrentEncoder
-from seqexp.models.transformer_encoder import TransformerEncoder
 from seqexp.tasks.base import EvalOptions
 from seqexp.tasks.tagging import Tagging
 from seqexp.tokenizers.word import WordTokenizer
@@ -328,7 +329,7 @@ def models(data: TaggedData) -> list[torch.nn.Module]:
         RecurrentEncoder(**sizes, n_embd=5, hidden_size=4, char_embd=3, char_filters=6)
         .eval()
         .requires_grad_(False),
-        TransformerEncoder(**sizes, n_embd=8, n_head=2, ffn_size=9).eval().requires_grad_(False),
+        wild(Bert(**sizes, max_len=60, n_layer=1, n_embd=8, n_head=2), torch.float32).requires_grad_(False),
     ]
 
 
@@ -614,7 +615,7 @@ def test_generate(run_main: Main, tagged_run: Path) -> None:
          "trainer.accumulate=2"),
         (*BIRNN, "tokenizer=char", "trainer.accumulate=2", "task.label_smoothing=0.1"),
         (*BIRNN, "tokenizer=sentencepiece", "tokenizer.vocab_size=320", "data.max_seq_len=8"),
-        ("model=transformer_encoder", "model.n_embd=8", "model.n_head=2", "model.ffn_size=16",
+        ("model=bert_tiny", "model.n_embd=8", "model.n_head=2", "model.ffn_size=16",
          "model.positions=learned", "model.max_len=6", "data.max_seq_len=6"),
         ("model=gpt", "model.n_embd=8", "model.n_head=2", "model.n_layer=1", "data.max_seq_len=8"),
         ("model=lstm", "model.hidden_size=6", "model.n_embd=8"),

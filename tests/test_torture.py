@@ -10,7 +10,9 @@ TORTURE = Path(__file__).parents[1] / "scripts/torture.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lstm", "gpt", "gru", "transformer", "textcnn", "birnn", "lstm_tagger"])
+@pytest.mark.parametrize(
+    "model", ["lstm", "gpt", "gru", "transformer", "textcnn", "birnn", "lstm_tagger", "bert"]
+)
 def test_three_kills(model: str) -> None:
     words = [sys.executable, str(TORTURE), model, "--kills", "3", "--steps", "100", "--no-record"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)

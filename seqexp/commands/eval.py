@@ -108,7 +108,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
         found = {f"{split}/{name}": metric for name, metric in main.items()}
         exams: list[dict[str, Any]] = []
         if exam_runner:
-            exams, accuracies = run_exams(config, exam_runner, trained, folder)
+            exams, accuracies = run_exams(config, exam_runner, task, trained, folder)
             found |= accuracies
         notes = [note for row in rows for note in row.evaluation.notes]
         for name, text in main.files.items():

@@ -8,24 +8,24 @@ if TYPE_CHECKING:
     from seqexp.config.root import EvalConfig
     from seqexp.exams.runner import ExamRunner
     from seqexp.metrics.metric import Metric
+    from seqexp.tasks.base import Task
     from seqexp.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
 def run_exams(
-    config: "EvalConfig", runner: "ExamRunner", trained: "TrainedRun", folder: "RunFolder"
+    config: "EvalConfig", runner: "ExamRunner", task: "Task", trained: "TrainedRun", folder: "RunFolder"
 ) -> "tuple[list[dict[str, Any]], dict[str, Metric]]":
     """Run the exams; return the report of each, and the accuracies.
 
     Writes answers, figures and TensorBoard events to the folder of the evaluation.
     """
     from seqexp.exams.runner import exam_metrics
-    from seqexp.exams.scoring import Scorer
     from seqexp.tracking.metrics import MetricsLog
     from seqexp.tracking.plots import exam_figure, save
 
-    scorer = Scorer(trained.model, trained.preprocessor["text"], trained.device.autocast)
+    scorer = task.scorer(trained.model, trained.preprocessor, trained.device.autocast, config.exams)
     reports = runner.run(scorer, folder.path)
     metrics = MetricsLog(folder.metrics_file, folder.path / "tensorboard")
     try:

@@ -65,6 +65,9 @@ def insert_source_overrides(value: str) -> None:
         # Options outside a model, such as low-rank updates, were those of the other run's training.
         outside = tuple(f"{group}.{option}" for option in getattr(settings, "OUTSIDE", ()))
         inherited = [one for one in group_overrides(group, settings) if not one.startswith(outside)]
+        if group == "model":
+            # The model's own file, which may choose a task for it; all its settings follow.
+            inherited[0] = f"model={settings.name}"
         overrides += inherited[1:] if group in chosen else inherited
     file = run.checkpoints / "index.json"
     source = str(run.path) if checkpoint in ("best", "last") else str(file.with_name(_step_file(checkpoint)))

@@ -18,7 +18,7 @@ from seqexp.commands.resume import find_unfinished, insert_saved_overrides, load
 from seqexp.config.effects import without_effect
 from seqexp.config.root import TrainConfig, to_plain
 from seqexp.errors import UserError
-from seqexp.files import as_utf8, user_path
+from seqexp.files import as_utf8, user_path, write_atomically
 from seqexp.files import number as finite
 from seqexp.sweeps.job import SweepJob
 from seqexp.tracking.catalog import flatten
@@ -216,6 +216,9 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     else:
         run.write_manifest(manifest)
     run.write_config(to_plain(config))
+    for tokenizer in data.preprocessor.tokenizers.values():
+        for name, content in tokenizer.files().items():
+            write_atomically(run.path / name, content)
     _log_start(config, run, manifest, trainer)
     if resumed and trainer.done() and trainer.is_validated():
         log.info(

@@ -19,7 +19,7 @@ class ClassificationConfig:
     """
 
     READS: ClassVar[tuple[str, ...]] = ("labelled text",)
-    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal", "encoder", "classifier")
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal", "encoder", "masked", "replaced", "classifier")
     GENERATION: ClassVar[tuple[str, ...]] = ()
     # The loss of small data sets rises again long before the labels get worse.
     MONITOR: ClassVar[str] = "val/macro_f1"

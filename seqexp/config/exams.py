@@ -1,6 +1,7 @@
 """Options of the exams of language models: spelling and grammar."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from seqexp.config.checks import check_choice, check_range, check_rule
 
@@ -12,13 +13,17 @@ class ExamsConfig:
     """The exams to run: ``none``, ``all``, ``spelling`` or ``grammar``.
 
     Pairs are read from `path`, or made from the run's corpus with up to `nonwords` for each word. An exam has
-    at most `pairs` pairs (null: all, or 500 at the validations of a training run).
+    at most `pairs` pairs (null: all, or 500 at the validations of a training run). For masked language models
+    `within_word` masks the later tokens of a word with each of its tokens.
     """
+
+    ADDED: ClassVar = {"within_word": False}
 
     name: str = "none"
     path: str | None = None
     pairs: int | None = None
     nonwords: int = 4
+    within_word: bool = False
 
     def __post_init__(self) -> None:
         check_choice("exams.name", self.name, ("none", "all", *EXAMS))

@@ -101,6 +101,12 @@ def vector_rate(*, _root_: Any) -> float:
     return 0.15 if (_root_.get("model") or {}).get("architecture") == "cbow" else 0.025
 
 
+def masks(*, _root_: Any) -> bool:
+    """Resolve ``${masks:}`` to whether the task masks tokens."""
+    name = (_root_.get("task") or {}).get("name")
+    return bool(getattr(registry.load_schema("task", name), "MASKS", False)) if name else False
+
+
 def register_schemas() -> None:
     """Store every dataclass so that YAML files can extend it with ``defaults: [base_<name>]``."""
     OmegaConf.register_new_resolver("window", window, replace=True)
@@ -110,6 +116,7 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("passage_length", passage_length, replace=True)
     OmegaConf.register_new_resolver("passages", passages, replace=True)
     OmegaConf.register_new_resolver("vector_rate", vector_rate, replace=True)
+    OmegaConf.register_new_resolver("masks", masks, replace=True)
     store = ConfigStore.instance()
     store.store(name="base_train", node=TrainConfig)
     store.store(name="base_eval", node=EvalConfig)

@@ -44,6 +44,10 @@ def check_exams(exams: ExamsConfig, task: Any) -> None:
         f"exams={exams.name} is for task={_named('task', lambda schema: getattr(schema, 'EXAMS', False))}; "
         f"this is task={task.name}. Leave exams= out.",
     )
+    check_rule(
+        not exams.within_word or "masked" in getattr(task, "ACCEPTS", ()),
+        f"exams.within_word=true is for masked language models, and this is task={task.name}; leave it out.",
+    )
 
 
 def _named(group: str, fits: Callable[[type], bool]) -> str:

@@ -16,7 +16,7 @@ class TaggingConfig:
     """
 
     READS: ClassVar[tuple[str, ...]] = ("tagged words",)
-    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal", "encoder")
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("causal", "encoder", "masked", "replaced")
     GENERATION: ClassVar[tuple[str, ...]] = ()
     ADDED: ClassVar[dict[str, Any]] = {"crf": False, "constrained": True}
     # Few words are in names: the loss is lowest when hardly any span is found; their F1 grows after that.

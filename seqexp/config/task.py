@@ -2,7 +2,8 @@
 
 A task's dataclass declares, as class variables, `READS` (the kinds of examples: ``text``, ``pairs``,
 ``bits``, …), `ACCEPTS` (the kinds of models: ``causal``, ``encoder_decoder``, …), `GENERATION` (the settings
-of generation that have an effect), `EXAMS` (whether its models can take exams), and `MONITOR` (the default of
+of generation that have an effect), `EXAMS` (whether its models can take exams), `MASKS` (whether it needs a
+mask token), and `MONITOR` (the default of
 `trainer.monitor`, if it is not ``val/loss``). A plugin may use kinds of its own.
 """
 

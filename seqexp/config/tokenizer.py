@@ -84,8 +84,10 @@ class WhitespaceConfig:
 class SentencePieceConfig:
     """Subwords: at most `vocab_size` of them, fewer if the text yields no more.
 
-    For pairs of languages, `joint` trains one vocabulary for both.
+    For pairs of languages, `joint` trains one vocabulary for both. `mask` adds a mask token.
     """
+
+    ADDED: ClassVar = {"mask": False}
 
     READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
 
@@ -95,6 +97,12 @@ class SentencePieceConfig:
     byte_fallback: bool = True
     normalization: str = "none"
     joint: bool = False
+    mask: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask token."""
+        return self.mask
 
     def __post_init__(self) -> None:
         check_choice("tokenizer.model_type", self.model_type, ("unigram", "bpe"))
@@ -105,3 +113,49 @@ class SentencePieceConfig:
             f"tokenizer.vocab_size={self.vocab_size} is too small for the 256 bytes of "
             "tokenizer.byte_fallback=true; raise it above 300, or use byte_fallback=false.",
         )
+
+
+@dataclass
+class WordPieceConfig:
+    """WordPiece: at most `vocab_size` pieces of words, fewer if the text yields no more.
+
+    `path` names a file of Hugging Face (``tokenizer.json``, ``vocab.txt``) or its folder to read instead.
+    """
+
+    READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
+
+    name: str = "wordpiece"
+    vocab_size: int = 8000
+    lowercase: bool = False
+    path: str | None = None
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask token."""
+        return True
+
+    def __post_init__(self) -> None:
+        check_range("tokenizer.vocab_size", self.vocab_size, 100, 500_000)
+
+
+@dataclass
+class BPEConfig:
+    """Byte-level BPE: at most `vocab_size` tokens, fewer if the text yields no more.
+
+    `path` names files of Hugging Face (``tokenizer.json``, or ``vocab.json`` with ``merges.txt``) to read
+    instead.
+    """
+
+    READS: ClassVar[tuple[str, ...]] = ("text", "sentences")
+
+    name: str = "bpe"
+    vocab_size: int = 8000
+    path: str | None = None
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask token."""
+        return True
+
+    def __post_init__(self) -> None:
+        check_range("tokenizer.vocab_size", self.vocab_size, 300, 500_000)

@@ -61,10 +61,13 @@ class Part:
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """`length` tokens from each start, (B, length); beyond the end the last token repeats."""
         # Mapped anew for each batch: pages that were touched long ago do not count as ours for ever.
-        path = Path(self.folder) / self.file
-        tokens = np.memmap(path, dtype=self.dtype, mode="r", shape=(self.tokens,))
         positions = np.minimum(starts[:, None] + np.arange(length), self.tokens - 1)
-        return tokens[positions].astype(np.int64)
+        return self.mapped()[positions].astype(np.int64)
+
+    def mapped(self) -> npt.NDArray[np.unsignedinteger]:
+        """All tokens, (N,), mapped from the file."""
+        path = Path(self.folder) / self.file
+        return np.memmap(path, dtype=self.dtype, mode="r", shape=(self.tokens,))
 
 
 class Piece(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.data import OtherDataConfig, TextDataConfig
-from seqexp.config.tokenizer import TokenizerConfig
 from seqexp.data.base import Data, check_same_corpus
 from seqexp.data.batch import Batch
 from seqexp.data.download import download
@@ -108,7 +107,7 @@ class TextData(Data):
     def build(
         cls,
         config: TextDataConfig,
-        tokenizer: TokenizerConfig | None = None,
+        tokenizer: Any = None,
         seed: int = 1,
         preprocessor: Preprocessor | None = None,
     ) -> "TextData":

@@ -66,7 +66,7 @@ def generate_texts(
         for row, token in enumerate(tokens.tolist()):
             if ended[row]:
                 continue
-            if token == tokenizer.eos_id:
+            if token in (tokenizer.bos_id, tokenizer.eos_id):
                 ended[row] = True
                 continue
             generated[row].append(token)

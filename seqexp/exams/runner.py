@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.exams import ExamsConfig
+from seqexp.data.base import Data
 from seqexp.data.encoded import split_pieces
 from seqexp.data.text import TextData
 from seqexp.errors import UserError
@@ -40,7 +41,8 @@ class ExamRunner:
             the corpus.
     """
 
-    def __init__(self, config: ExamsConfig, data: TextData, seed: int, in_training: bool = False) -> None:
+    def __init__(self, config: ExamsConfig, data: Data, seed: int, in_training: bool = False) -> None:
+        assert isinstance(data, TextData)
         if "train" not in data.splits:
             raise UserError(
                 "exams need the run's own corpus, for their questions and the baseline; leave out data.path=."

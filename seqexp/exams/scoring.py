@@ -77,7 +77,7 @@ class Scorer:
         self.window: int | None = getattr(model, "max_len", None)
         self.device = next(model.parameters()).device
         ends = [tokenizer.ends_word(number) for number in range(tokenizer.vocab_size)]
-        self._ends = torch.tensor(ends, device=self.device)
+        self._ends = np.array(ends)
 
     def score(self, texts: Sequence[str], *, words: bool) -> Scores:
         """Return the sum of log p(token | boundary, earlier tokens) of each text; `words` adds a word's end.
@@ -90,20 +90,25 @@ class Scorer:
         """
         before = self.tokenizer.word_start if words else self.tokenizer.sentence_start
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        rows: list[_Row] = []
+        encoded: dict[int, Ids64] = {}
         unknown = [""] * len(distinct)
         for text, number in distinct.items():
             ids = self.tokenizer.encode(before + text).astype(np.int64)
             if self.tokenizer.unk_id is not None and (ids == self.tokenizer.unk_id).any():
                 unknown[number] = self.tokenizer.unknown_characters(text) or text
             else:
-                rows += self._windows(number, ids, words)
-        found = np.zeros(len(distinct))
-        np.add.at(found, [row.text for row in rows], self._sums(rows))
-        found[[number for number, characters in enumerate(unknown) if characters]] = math.nan
+                encoded[number] = ids
+        found = np.full(len(distinct), math.nan)
+        found[list(encoded)], tokens = self._score_tokens(encoded, words)
         positions = [distinct[text] for text in texts]
-        tokens = sum(len(row.inputs) for row in rows)
         return Scores(found[positions], [unknown[position] for position in positions], tokens)
+
+    def _score_tokens(self, encoded: dict[int, Ids64], words: bool) -> tuple[npt.NDArray[np.float64], int]:
+        """Return the score of each text, by number, in their order, and the number of tokens read."""
+        rows = [row for number, ids in encoded.items() for row in self._windows(number, ids, words)]
+        found = np.zeros(max(encoded, default=0) + 1)
+        np.add.at(found, [row.text for row in rows], self._sums(rows))
+        return found[list(encoded)], sum(len(row.inputs) for row in rows)
 
     def _windows(self, number: int, ids: Ids64, words: bool) -> Iterator[_Row]:
         """Yield a text as one row, or as several that overlap."""
@@ -130,20 +135,36 @@ class Scorer:
         """
         max_tokens = max(1, min(BATCH_TOKENS, MOST_LOGITS // self.tokenizer.vocab_size))
         batches = list(batches_of([len(row.inputs) for row in rows], max_tokens))
+        return self._run(
+            batches, lambda batch: self._sum_batch([rows[i] for i in batch]), lambda i: rows[i].text
+        )
+
+    def _run(
+        self,
+        batches: list[list[int]],
+        sum_batch: Callable[[list[int]], Tensor],
+        text_of: Callable[[int], int],
+    ) -> npt.NDArray[np.float64]:
+        """Return what `sum_batch` gives for each row, (N,); `text_of` is the number of a row's text.
+
+        Raises:
+            RunFailedError: the model gives NaN for a row.
+        """
+        n = sum(map(len, batches))
         was_training = self.model.training
         self.model.eval()
-        progress = tqdm(total=len(rows), desc="exam", unit="text", delay=2, leave=False, disable=None)
+        progress = tqdm(total=n, desc="exam", unit="text", delay=2, leave=False, disable=None)
         batch_sums = []
         with torch.inference_mode(), progress:
             for batch in batches:
-                batch_sums.append(self._sum_batch([rows[i] for i in batch]))
+                batch_sums.append(sum_batch(batch))
                 progress.update(len(batch))
         self.model.train(was_training)
-        sums = np.zeros(len(rows))
+        sums = np.zeros(n)
         if batches:
             sums[np.concatenate(batches)] = torch.cat(batch_sums).cpu().numpy()
         if np.isnan(sums).any():
-            bad = rows[int(np.isnan(sums).argmax())].text
+            bad = text_of(int(np.isnan(sums).argmax()))
             raise RunFailedError(
                 f"the model gives NaN for text {bad + 1} of the exam: its weights are damaged, or training "
                 "diverged. Check train/loss, or use another checkpoint=."
@@ -172,6 +193,7 @@ class Scorer:
         ending = [b for b, row in enumerate(rows) if row.ends_word]
         if ending:
             last = logits[ending, [lengths[b] - 1 for b in ending]].double()
-            end = last.masked_fill(~self._ends, -math.inf).logsumexp(1) - last.logsumexp(1)
+            ends = torch.from_numpy(self._ends).to(self.device)
+            end = last.masked_fill(~ends, -math.inf).logsumexp(1) - last.logsumexp(1)
             sums[ending] += end
         return sums

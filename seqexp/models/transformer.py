@@ -12,116 +12,14 @@ Axes: B sentences, R rows (B, or B * hypotheses), S source, T target, D = n_embd
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqexp.models.layers import (
-    attention,
-    causal_mask,
-    dropout,
-    rotary_angles,
-    rotate,
-    sinusoidal_positions,
-)
-
-Pair = tuple[Tensor, Tensor]
-
-
-class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(d) + mask) V in several heads (Vaswani et al. 2017, 3.2)."""
-
-    def __init__(self, n_embd: int, n_head: int, dropout: float) -> None:
-        super().__init__()
-        self.n_head, self.dropout = n_head, dropout
-        self.qkv = nn.Linear(n_embd, 3 * n_embd)
-        self.proj = nn.Linear(n_embd, n_embd)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, n * D) to n tensors (n, B, H, T, D / H)."""
-        B, T, _ = x.shape
-        d = self.proj.in_features // self.n_head
-        return x.view(B, T, -1, self.n_head, d).permute(2, 0, 3, 1, 4)
-
-    def queries_keys_values(self, x: Tensor, rotary: Pair | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values (B, H, T, d) of x (B, T, D), for self-attention."""
-        q, k, v = self._heads(self.qkv(x))
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        return q, k, v
-
-    def queries(self, x: Tensor) -> Tensor:
-        D = x.shape[2]
-        q: Tensor = self._heads(F.linear(x, self.qkv.weight[:D], self.qkv.bias[:D]))[0]
-        return q
-
-    def keys_values(self, memory: Tensor) -> Pair:
-        D = memory.shape[2]
-        k, v = self._heads(F.linear(memory, self.qkv.weight[D:], self.qkv.bias[D:]))
-        return k, v
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, want_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries (B, H, T, d) over keys and values (B, H, S, d) to (B, T, D), and the weights if wanted.
-
-        `mask` is added to the scores.
-        """
-        y, weights = attention(
-            q, k, v, mask, dropout_p=self.dropout, training=self.training, want_weights=want_weights
-        )
-        y = self.proj(y.transpose(1, 2).flatten(2))
-        return dropout(y, self.dropout, self.training), weights
-
-
-class FeedForward(nn.Module):
-    """D to `ffn_size`, ReLU, and back (Vaswani et al. 2017, eq. 2)."""
-
-    def __init__(self, n_embd: int, ffn_size: int, dropout: float) -> None:
-        super().__init__()
-        self.fc = nn.Linear(n_embd, ffn_size)
-        self.proj = nn.Linear(ffn_size, n_embd)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = dropout(F.relu(self.fc(x)), self.dropout, self.training)
-        return dropout(self.proj(hidden), self.dropout, self.training)
-
-
-class Block(nn.Module):
-    """A block of sublayers with residual connections, with pre-norm or post-norm."""
-
-    def __init__(self, pre_norm: bool) -> None:
-        super().__init__()
-        self.pre_norm = pre_norm
-
-    def residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return x + f(norm(x)) with pre-norm, norm(x + f(x)) with post-norm."""
-        y: Tensor = x + sublayer(norm(x)) if self.pre_norm else norm(x + sublayer(x))
-        return y
-
-
-class EncoderBlock(Block):
-    """Self-attention and feed-forward."""
-
-    def __init__(self, n_embd: int, n_head: int, ffn_size: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__(pre_norm)
-        self.norm1 = nn.LayerNorm(n_embd)
-        self.attention = MultiHeadAttention(n_embd, n_head, dropout)
-        self.norm2 = nn.LayerNorm(n_embd)
-        self.mlp = FeedForward(n_embd, ffn_size, dropout)
-
-    def forward(self, x: Tensor, mask: Tensor | None, rotary: Pair | None) -> Tensor:
-        def self_attention(x: Tensor) -> Tensor:
-            y: Tensor = self.attention(*self.attention.queries_keys_values(x, rotary), mask)[0]
-            return y
-
-        x = self.residual(x, self.norm1, self_attention)
-        return self.residual(x, self.norm2, self.mlp)
+from seqexp.models.blocks import Block, EncoderBlock, FeedForward, MultiHeadAttention, Pair
+from seqexp.models.layers import causal_mask, dropout, rotary_angles, sinusoidal_positions
 
 
 class DecoderBlock(Block):

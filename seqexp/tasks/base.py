@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from seqexp.config.exams import ExamsConfig
 from seqexp.config.run import GenerationConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.errors import UserError
+from seqexp.exams.scoring import Scorer
 from seqexp.metrics.metric import Metric, MetricSpec
 from seqexp.scored_text import ScoredText
 from seqexp.tasks.carried import CarriedState
@@ -342,6 +344,16 @@ class Task(ABC):
         """
         del model, data, split
         raise UserError("score= is not available for the task of this run; leave it out.")
+
+    def scorer(
+        self,
+        model: Any,
+        preprocessor: Preprocessor,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        exams: ExamsConfig,
+    ) -> Scorer:
+        """Return what scores the texts of exams, for tasks that declare `EXAMS`."""
+        raise NotImplementedError
 
     def combine(self, models: list[Any]) -> Any:
         """Return one model that combines the predictions of several.

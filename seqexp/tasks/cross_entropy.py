@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from seqexp.data.batch import IGNORE
+
 # Rows of logits per chunk: few enough for the cache of a core.
 CHUNK_ROWS = 64
 
@@ -50,13 +52,17 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) ->
     """Return the summed loss, and the summed negative log-likelihood without smoothing, in fp32.
 
     The target distribution is mixed with a uniform one (Szegedy et al. 2016, section 7). Targets are (N,),
-    logits (N or more, V); further rows have no loss. While gradients are recorded on a CPU, the logits are
-    overwritten: do not use them again.
+    logits (N or more, V). Further rows, and those with the target `IGNORE`, have no loss. While gradients are
+    recorded on a CPU, the logits are overwritten: do not use them again.
     """
     if logits.device.type == "cpu" and torch.is_grad_enabled() and logits.requires_grad:
+        real = targets != IGNORE
+        if not real.all():
+            logits, targets = logits[: len(targets)][real], targets[real]
         return _SmoothedCrossEntropy.apply(logits, targets, smoothing)
     logp = logits[: len(targets)].float().log_softmax(dim=-1)
-    nll = F.nll_loss(logp, targets, reduction="sum")
+    nll = F.nll_loss(logp, targets, ignore_index=IGNORE, reduction="sum")
     if not smoothing:
         return nll, nll.detach()
-    return (1 - smoothing) * nll - smoothing * logp.mean(dim=-1).sum(), nll.detach()
+    uniform = logp.mean(dim=-1).masked_fill(targets == IGNORE, 0).sum()
+    return (1 - smoothing) * nll - smoothing * uniform, nll.detach()

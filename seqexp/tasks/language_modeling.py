@@ -1,17 +1,20 @@
 """Predict the next token: loss in nats per token, perplexity, bits per character."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 
+from seqexp.config.exams import ExamsConfig
 from seqexp.config.task import LanguageModelingConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import IGNORE, Batch
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.text import TextData
 from seqexp.decoding.text import generate_texts, prompt_ids
+from seqexp.exams.scoring import Scorer
 from seqexp.metrics.metric import Metric, MetricSpec
 from seqexp.tasks.base import (
     Forward,
@@ -78,6 +81,17 @@ class LanguageModeling(Task):
                 sums.nll / math.log(2) / characters, characters
             ),
         }
+
+    def scorer(
+        self,
+        model: Any,
+        preprocessor: Preprocessor,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        exams: ExamsConfig,
+    ) -> Scorer:
+        """Return what scores texts by their log-probabilities."""
+        del exams
+        return Scorer(model, preprocessor["text"], autocast)
 
     def predict(
         self, model: Any, preprocessor: Preprocessor, inputs: Sequence[str], options: PredictOptions

@@ -19,8 +19,8 @@ class Tokenizer(ABC):
     """Text to token numbers below `vocab_size` and back.
 
     A tokenizer knows its special tokens by number; None means that it has no such token. `bos_id` stands
-    before a text and `eos_id` ends it; both are the same token in the tokenizers of this package, which then
-    marks the boundary between documents. `unk_id` stands for text that training never showed; it is read,
+    before a text, and between documents, and `eos_id` ends it; most tokenizers of this package have one token
+    for both. `unk_id` stands for text that training never showed; it is read,
     never generated. `pad_id`, `cls_id`, `sep_id` and `mask_id` are those of encoders.
     """
 
@@ -108,6 +108,10 @@ class Tokenizer(ABC):
         """The distinct characters of `text` that can only be encoded as unknown, in order."""
         del text
         return ""
+
+    def files(self) -> dict[str, bytes]:
+        """Return files that other programs read, by name."""
+        return {}
 
     def hash(self) -> str:
         """A short hash of the state: two tokenizers with the same one encode alike."""

@@ -18,6 +18,7 @@ from seqexp.tokenizers.base import Ids, Tokenizer
 log = logging.getLogger(__name__)
 
 BOUNDARY, UNKNOWN = 0, 1
+MASK = "[MASK]"
 SPACE = "▁"  # SentencePiece's own sign for a space
 
 # Longer lines are learnt from in pieces: SentencePiece would leave out those of more than 2^16 bytes.
@@ -46,6 +47,8 @@ class SentencePieceTokenizer(Tokenizer):
         # With byte fallback every character can be written.
         has_bytes = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
         self.unk_id: int | None = None if has_bytes else UNKNOWN
+        mask = self._processor.piece_to_id(MASK)
+        self.mask_id = mask if self._processor.is_control(mask) else None
 
     @classmethod
     def fit(cls, config: SentencePieceConfig, texts: Iterable[str]) -> Self:
@@ -161,6 +164,7 @@ def _train(config: SentencePieceConfig, lines: list[str], **options: Any) -> byt
         remove_extra_whitespaces=False,
         add_dummy_prefix=False,
         user_defined_symbols=["\n"],
+        control_symbols=[MASK] if config.mask else [],
         eos_id=BOUNDARY,
         unk_id=UNKNOWN,
         bos_id=-1,

@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING
 
 from seqexp.exams.runner import ACCURACY, ExamRunner
-from seqexp.exams.scoring import Scorer
 from seqexp.metrics.metric import Metric, MetricSpec
 from seqexp.training.hooks.base import Hook
 
@@ -23,5 +22,7 @@ class Exams(Hook):
 
     def at_validation(self, trainer: "Trainer", results: dict[str, Metric]) -> None:
         if math.isfinite(results["val/loss"].value):
-            tokenizer = trainer.data.preprocessor["text"]
-            results |= self.runner.metrics(Scorer(trainer.model, tokenizer, trainer.device.autocast))
+            scorer = trainer.task.scorer(
+                trainer.model, trainer.data.preprocessor, trainer.device.autocast, trainer.config.exams
+            )
+            results |= self.runner.metrics(scorer)
