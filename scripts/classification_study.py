@@ -38,7 +38,7 @@ RUNS = {
         "BiLSTM with attention, random vectors": RNN,
         "BiLSTM with attention, GloVe": f"{RNN} {{vectors}}",
         "bag of 1- and 2-grams": "experiment=classification/fasttext",
-        "Transformer encoder": "model=bert_tiny model.norm=pre model.dropout=0.3",
+        "Transformer encoder": "model=transformer_encoder model.dropout=0.3",
         "GPT": "model=gpt model.dropout=0.3",
     },
     "trec": {
