@@ -100,13 +100,13 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.tokenizers.sentencepiece:SentencePieceTokenizer",
             "seqexp.config.tokenizer:SentencePieceConfig",
         ),
-        "bare_word": Entry(
-            "seqexp.tokenizers.bare_word:BareWordTokenizer", "seqexp.config.tokenizer:BareWordConfig"
-        ),
         "wordpiece": Entry(
             "seqexp.tokenizers.hugging_face:WordPieceTokenizer", "seqexp.config.tokenizer:WordPieceConfig"
         ),
         "bpe": Entry("seqexp.tokenizers.hugging_face:BPETokenizer", "seqexp.config.tokenizer:BPEConfig"),
+        "bare_word": Entry(
+            "seqexp.tokenizers.bare_word:BareWordTokenizer", "seqexp.config.tokenizer:BareWordConfig"
+        ),
         "bits": Entry("seqexp.tokenizers.bits:BitTokenizer", "seqexp.config.tokenizer:BitsConfig"),
     },
     "optimizer": {

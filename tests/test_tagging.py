@@ -410,6 +410,7 @@ def test_a_field_is_trained_and_read_by_its_own_functions() -> None:
         task = Tagging(TaggingConfig(crf=True, constrained=constrained))
         for model in models(data)[:2]:
             task.extend(model, data.preprocessor)
+            torch.manual_seed(2)
             transitions = model.crf.transitions.detach().normal_(std=2)
             allowed = [
                 [float(constrained and not may_follow("IOB2", one, other)) for other in (*tags, "O")]
