@@ -401,7 +401,9 @@ def test_a_model_file_stands_alone(name: str) -> None:
     """It can be copied into a notebook; options do not import torch, and models do not import options."""
     options = name.endswith("options.py")
     # The hash of n-grams is also what files of fastText are read with.
-    allowed = {"omegaconf", "seqexp.config.checks"} if options else {"torch", "numpy", "seqexp.tokenizers.ngrams"}
+    allowed = (
+        {"omegaconf", "seqexp.config.checks"} if options else {"torch", "numpy", "seqexp.tokenizers.ngrams"}
+    )
     for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]

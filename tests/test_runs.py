@@ -525,7 +525,7 @@ def test_completion(run_main: Main, monkeypatch: pytest.MonkeyPatch, line: str, 
 def test_every_option_is_completed(run_main: Main, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """The options that --help tells of, and those that a tab offers, are the same."""
     told = {
-        word.strip("[],")
+        word.strip("[],:;")
         for word in run_main(command, "--help").out.split()
         if word[:3].strip("[")[:2] == "--"
     }

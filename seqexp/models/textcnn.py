@@ -55,26 +55,39 @@ class TextCNN(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, C)."""
         positions = torch.arange(tokens.shape[1] + max(self.widths), device=tokens.device)
-        if self.training:
-            words, number = tokens.unique(return_inverse=True)
-        else:  # every token has an embedding of its own, which explanations scale
-            words, number = tokens, torch.arange(tokens.numel(), device=tokens.device).view(tokens.shape)
-        # Convolution is linear, so a filter's responses to two channels are its response to their sum.
-        x = sum(embedding(words) for embedding in self.embeddings.values()).view(words.numel(), -1)
-        # Zeros for padding, up to a multiple of 64 rows: oneDNN compiles products for every number of rows.
-        x = F.pad(x, (0, 0, 0, 64 - len(x) % 64))
-        number = number.masked_fill(positions[: tokens.shape[1]] >= lengths[:, None], len(x) - 1)
-        features = [
-            self._features(x, number, positions, lengths, width, filters)
-            for width, filters in zip(self.widths, self.filters, strict=True)
-        ]
+        responses = (
+            self._fast_responses(tokens, lengths) if self.training else self._responses(tokens, lengths)
+        )
+        features = []
+        for width, some in zip(self.widths, responses, strict=True):
+            # A text of L tokens has L + width - 1 windows; later ones read padding alone.
+            later = positions[: some.shape[1]] >= lengths[:, None] + width - 1
+            features.append(F.relu(some.masked_fill(later[:, :, None], -math.inf).amax(dim=1)))
         logits: Tensor = self.head(F.dropout(torch.cat(features, dim=1), self.dropout, self.training))
         return logits
 
-    def _features(
-        self, x: Tensor, number: Tensor, positions: Tensor, lengths: Tensor, width: int, filters: nn.Module
-    ) -> Tensor:
-        """Return (B, F): the maximum over the windows of each text.
+    def _responses(self, tokens: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Return what the filters of each width respond to every window, (B, T + width - 1, F)."""
+        real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        # Convolution is linear, so a filter's responses to two channels are its response to their sum.
+        x = sum(embedding(tokens) * real[:, :, None] for embedding in self.embeddings.values())
+        return [filters(x.transpose(1, 2)).transpose(1, 2) for filters in self.filters]
+
+    def _fast_responses(self, tokens: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Return the same for training, computed once for each distinct word of the batch."""
+        words, number = tokens.unique(return_inverse=True)
+        x = sum(embedding(words) for embedding in self.embeddings.values())
+        # Zeros for padding, up to a multiple of 64 rows: oneDNN compiles products for every number of rows.
+        x = F.pad(x, (0, 0, 0, 64 - len(x) % 64))
+        after = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+        number = number.masked_fill(after, len(x) - 1)
+        return [
+            self._window_responses(x, number, width, filters)
+            for width, filters in zip(self.widths, self.filters, strict=True)
+        ]
+
+    def _window_responses(self, x: Tensor, number: Tensor, width: int, filters: nn.Module) -> Tensor:
+        """Return (B, T + width - 1, F).
 
         What a filter responds to a word at place k of a window is computed once for each word of
         the batch, in `x` (U, D), whose last rows are zeros; the response to a window is the sum over its
@@ -87,9 +100,7 @@ class TextCNN(nn.Module):
         by_word = F.linear(x, filters.weight.permute(2, 0, 1).reshape(width * n_filter, n_embd))
         table = by_word.to(filters.weight.dtype).view(-1, n_filter)
         padded = F.pad(number, (width - 1, width - 1), value=len(x) - 1)
-        windows = padded.unfold(1, width, 1) * width + positions[:width]  # (B, T + width - 1, width)
+        places = torch.arange(width, device=number.device)
+        windows = padded.unfold(1, width, 1) * width + places  # (B, T + width - 1, width)
         responses = F.embedding_bag(windows.reshape(-1, width), table, mode="sum")
-        responses = responses.view(*windows.shape[:2], n_filter)
-        # A text of L tokens has L + width - 1 windows; later ones read padding alone.
-        later = positions[: windows.shape[1]] >= lengths[:, None] + width - 1
-        return F.relu(responses.masked_fill(later[:, :, None], -math.inf).amax(dim=1) + filters.bias)
+        return responses.view(*windows.shape[:2], n_filter) + filters.bias
