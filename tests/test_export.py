@@ -132,7 +132,11 @@ TRANSLATORS = [
 ]
 
 
-@pytest.mark.parametrize("options", TRANSLATORS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize(
+    "options",
+    [TRANSLATORS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in TRANSLATORS[1:])],
+    ids=lambda o: "-".join(map(str, o.values())),
+)
 def test_a_recurrent_translator(options: dict[str, Any]) -> None:
     """Any batch of the lengths that were exported; sentences in it may be shorter."""
     model = make_nmt(torch.float32, **{"n_layer": 1, "dropout": 0.1, **options})

@@ -96,7 +96,14 @@ def test_a_cache_that_cannot_be(run_main: Main, book: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "name", ["x{y}", "x?y=1&z", "x#y", "x%41y", "a b", "ü 日本", 'it\'s "q"', "back\\slash"]
+    "name",
+    [
+        'it\'s "q" {y}',
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("x{y}", "x?y=1&z", "x#y", "x%41y", "a b", "ü 日本", 'it\'s "q"', "back\\slash")
+        ),
+    ],
 )
 def test_a_search_in_a_folder_of_any_name(
     run_main: Main, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +150,9 @@ def overwritten(file: Path) -> None:
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [garbage, empty, cut, overwritten])
+@pytest.mark.parametrize(
+    "damage", [garbage, *(pytest.param(one, marks=pytest.mark.slow) for one in (empty, cut, overwritten))]
+)
 def test_a_damaged_study(run_main: Main, searched: Path, damage: Callable[[Path], None]) -> None:
     sweep = shutil.copytree(searched, Path("outputs/sweeps/s"))
     damage(sweep / "study.db")

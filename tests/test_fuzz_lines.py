@@ -172,7 +172,7 @@ def run_here(tiny_run: Path) -> None:
 
 
 @pytest.mark.usefixtures("only_checked", "run_here")
-@examples(60, 1000)
+@examples(30, 500)
 def test_random_lines(run_main: Main, count: int) -> None:
     @settings(max_examples=count)
     @given(lines())

@@ -75,7 +75,7 @@ def curves(run: Path) -> list[dict[str, Any]]:
 # Losses that are not finite
 
 
-@pytest.mark.parametrize("bad", [5, 6, 7, 8])
+@pytest.mark.parametrize("bad", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 7, 8))])
 def test_rolling_back_with_a_curriculum(run_main: Main, monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
     """Reviews come every third step, checkpoints every sixth: nothing is reviewed or logged twice."""
     words = (*CURRICULUM, "data.grow_every=3", "trainer.eval_every=6", "trainer.max_steps=18")
@@ -168,7 +168,7 @@ def test_carried_state_recovers_from_a_bad_batch(
     assert all(bool(part.isfinite().all()) for part in state)
 
 
-@pytest.mark.parametrize("bad", [6, 7])
+@pytest.mark.parametrize("bad", [6, pytest.param(7, marks=pytest.mark.slow)])
 def test_skipping_and_rolling_back_carry_the_same_state(
     run_main: Main, book: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:

@@ -70,6 +70,7 @@ def test_an_installed_package_uses_its_own_options(installed: Path) -> None:
     assert str(ROOT / "conf") not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_package_trains_and_writes(installed: Path, book: Path) -> None:
     words = ("data=text", f"data.path={book}", *TINY, "name=installed")
     done = run_installed(installed, "train", *words)

@@ -287,7 +287,13 @@ def test_a_folder_has_visible_text_files() -> None:
     assert len(exam.pairs) == 2
 
 
-@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+)
 def test_runs_on_files_whose_names_are_not_utf_8(
     seqexp: Callable[..., subprocess.CompletedProcess[str]], locale: dict[str, str]
 ) -> None:

@@ -413,6 +413,7 @@ def test_pictures_that_fail_lose_nothing(run_main: Main, monkeypatch: pytest.Mon
         assert (run / "result.json").is_file()
 
 
+@pytest.mark.slow
 def test_lengths_that_vary_with_a_loss_at_every_step_in_pieces(run_main: Main) -> None:
     """A batch in three pieces gives the same losses as whole, for both kinds of supervision."""
     for full in ("true", "false"):
@@ -426,6 +427,7 @@ def test_lengths_that_vary_with_a_loss_at_every_step_in_pieces(run_main: Main) -
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "length", "rnn_vs_lstm_vs_gru"])
 def test_the_experiments_that_are_sweeps(run_main: Main, name: str) -> None:
     """Every job of the file, for one step each, without typing -m."""

@@ -72,6 +72,7 @@ def test_a_family_of_its_own(run: Run) -> None:
     assert "macro average" in next(folder.glob("**/*.html")).read_text() or list(folder.glob("**/*.html"))
 
 
+@pytest.mark.slow
 def test_a_search_goes_towards_the_higher(run: Run) -> None:
     words = [word for word in TRAIN if not word.startswith(("optimizer.lr", "trainer.max_steps"))]
     ran = run(

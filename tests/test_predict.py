@@ -186,7 +186,10 @@ def in_a_shell(command: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("family", ["text", "text that is new", "pairs", "bits"])
+@pytest.mark.parametrize(
+    "family",
+    ["text", *(pytest.param(name, marks=pytest.mark.slow) for name in ("text that is new", "pairs", "bits"))],
+)
 def test_the_advice_is_tried(run_main: Main, family: str) -> None:
     """With quotes, dollars, backslashes and letters outside ASCII in all of the text."""
     if family.startswith("text"):

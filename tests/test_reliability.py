@@ -174,6 +174,7 @@ run()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights", "rest"])
 def test_a_disk_that_is_full(book: Path, kind: str) -> None:
     """The checkpoint that does not fit ends the run with one message; the one before is good for going on.

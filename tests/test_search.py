@@ -114,7 +114,13 @@ def test_the_words_of_a_trial_say_its_parameters(tmp_path: Path) -> None:
 # Going on
 
 
-@pytest.mark.parametrize(("sampler", "at_once"), [("tpe", 1), ("tpe", 4), ("cmaes", 1), ("random", 1)])
+@pytest.mark.parametrize(
+    ("sampler", "at_once"),
+    [
+        ("tpe", 1),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("tpe", 4), ("cmaes", 1), ("random", 1))),
+    ],
+)
 def test_a_search_that_stopped_draws_what_it_would_have_drawn(
     tmp_path: Path, sampler: str, at_once: int
 ) -> None:
@@ -284,6 +290,7 @@ def test_a_search(run_main: Main) -> None:
     assert re.search(rf"^s: 4 of 4 jobs done, best val/loss {best:.4g} \(.*optimizer.lr=", ran.err, re.M)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_a_number_in_all(run_main: Main) -> None:
     """Interrupted in the third trial, continued, made longer; then there is nothing left to do."""
     words = (*SEARCH, RATES)
@@ -412,6 +419,7 @@ def test_two_objectives(run_main: Main) -> None:
     assert sizes[4] < sizes[8] < sizes[12]
 
 
+@pytest.mark.slow
 def test_the_median_prunes(run_main: Main) -> None:
     """A trial ends where the best it has seen is worse than the median of earlier ones at that validation."""
     ran = run_main(

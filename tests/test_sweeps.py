@@ -314,6 +314,7 @@ def test_twelve_jobs_one_fails_and_one_is_killed(run_main: Main) -> None:
         assert_same_training(jobs[number], jobs_of(name)[0])
 
 
+@pytest.mark.slow
 def test_damaged_folders_are_trained_anew(run_main: Main) -> None:
     """Killed before the first checkpoint or making its folder, or with a broken status: from the start."""
     words = (*CHEAP, "sweep.name=s", "seed=1,2,3,4")
@@ -361,6 +362,7 @@ def test_a_job_that_is_there_twice_is_trained_once(run_main: Main) -> None:
     assert "2 of 2 jobs done" in ran.err
 
 
+@pytest.mark.slow
 def test_a_sweep_over_precisions(run_main: Main) -> None:
     """The fingerprint leaves the precision out, but where it is what a sweep varies, each has its run."""
     words = [word for word in CHEAP if not word.startswith("device.precision")]
@@ -384,7 +386,7 @@ def test_a_sweep_that_goes_on_with_another_device_setting(run_main: Main) -> Non
     assert snapshot(jobs_of()[0]) == before
 
 
-@pytest.mark.parametrize("status", ["running", "interrupted"])
+@pytest.mark.parametrize("status", ["running", pytest.param("interrupted", marks=pytest.mark.slow)])
 def test_a_job_that_another_process_holds_is_left_alone(run_main: Main, status: str) -> None:
     words = (*CHEAP, "sweep.name=s", "seed=1,2")
     with at_step(13, 1, ctrl_c):

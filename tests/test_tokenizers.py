@@ -397,8 +397,11 @@ def test_a_few_long_translations_do_not_decide() -> None:
     "words",
     [
         ("tokenizer=word",),
-        ("tokenizer=sentencepiece", "tokenizer.vocab_size=340"),
-        ("tokenizer=sentencepiece", "tokenizer.vocab_size=400", "tokenizer.model_type=bpe"),
+        pytest.param(("tokenizer=sentencepiece", "tokenizer.vocab_size=340"), marks=pytest.mark.slow),
+        pytest.param(
+            ("tokenizer=sentencepiece", "tokenizer.vocab_size=400", "tokenizer.model_type=bpe"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_language_models_of_words_and_subwords(run_main: Main, book: Path, words: tuple[str, ...]) -> None:

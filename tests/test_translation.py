@@ -171,6 +171,7 @@ def test_resume_latest(run_main: Main) -> None:
     assert (ran.code, "corpus has changed" in ran.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_batches_in_pieces_train_alike(run_main: Main, transformer_run: Path) -> None:
     run = train(run_main, *TINY_TRANSFORMER, "trainer.accumulate=3", "trainer.max_steps=3", "task.bleu=false")
     first = [row["train/loss"] for row in rows_of(transformer_run / "metrics.jsonl") if "train/loss" in row]
