@@ -84,6 +84,9 @@ MODELS = {
         "word2vec": """
             model=word2vec data=potter model.n_embd=16 data.seq_len=100 data.batch_size=4
         """,
+        "glove": """
+            model=glove data=potter model.n_embd=16 data.seq_len=100 data.batch_size=4
+        """,
     }.items()
 }
 # Values that may differ between two equal runs.

@@ -42,6 +42,7 @@ ENTRIES: dict[str, dict[str, Entry]] = {
         ),
         "word2vec": Entry("seqexp.models.word2vec:Word2Vec", "seqexp.models.word2vec_options:Word2VecConfig"),
         "fasttext": Entry("seqexp.models.fasttext:FastText", "seqexp.models.word2vec_options:FastTextConfig"),
+        "glove": Entry("seqexp.models.glove:GloVe", "seqexp.models.glove_options:GloVeConfig"),
     },
     "data": {
         "text": Entry("seqexp.data.text:TextData", "seqexp.config.data:OwnTextConfig"),
@@ -88,6 +89,10 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "seqexp.tasks.word_embeddings:WordEmbeddings",
             "seqexp.config.word_embeddings:WordEmbeddingsConfig",
         ),
+        "cooccurrences": Entry(
+            "seqexp.tasks.cooccurrence_embeddings:CooccurrenceEmbeddings",
+            "seqexp.config.word_embeddings:CooccurrencesConfig",
+        ),
     },
     "tokenizer": {
         "char": Entry("seqexp.tokenizers.char:CharTokenizer", "seqexp.config.tokenizer:TokenizerConfig"),
@@ -116,6 +121,7 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             "adam": "AdamConfig",
             "sgd": "SGDConfig",
             "rmsprop": "RMSpropConfig",
+            "adagrad": "AdaGradConfig",
             "muon": "MuonConfig",
         }.items()
     },

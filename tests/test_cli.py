@@ -618,6 +618,7 @@ BERT_SIZES = ("tiny", "mini", "small", "medium", "base", "lab3_small", "modern")
                 "model=bert",
                 "model=electra",
                 *(f"model=bert_{size}" for size in BERT_SIZES),
+                "model=glove",
             },
         ),
         ("seqexp train model=gpt_", {"model=gpt_course"}),

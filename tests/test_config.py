@@ -69,6 +69,8 @@ def test_every_option_composes(option: str) -> None:
         words.append("data=opinions")
     if option in ("task/word_embeddings", "tokenizer/bare_word"):
         words.append("model=word2vec")
+    if option == "task/cooccurrences":
+        words.append("model=glove")
     if group == "recipe":
         words = [f"model={name}"]
     if option in ("task/tagging", "model/lstm_tagger", "tokenizer/whitespace"):
@@ -441,7 +443,7 @@ def test_every_model_says_its_kind() -> None:
         "nmt": "encoder_decoder", "transformer": "encoder_decoder",
         "birnn": "encoder", "bert": "masked", "electra": "replaced",
         "textcnn": "classifier", "fasttext_bag": "classifier",
-        "word2vec": "word_vectors", "fasttext": "word_vectors",
+        "word2vec": "word_vectors", "fasttext": "word_vectors", "glove": "cooccurrence_vectors",
     }  # fmt: skip
 
 

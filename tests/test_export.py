@@ -22,6 +22,7 @@ from translation_models import (
 from seqexp.models.bert import Bert
 from seqexp.models.fasttext import FastText
 from seqexp.models.fasttext_bag import FastTextBag
+from seqexp.models.glove import GloVe
 from seqexp.models.gpt import GPT
 from seqexp.models.recurrent_encoder import RecurrentEncoder
 from seqexp.models.rnn import GRU, LSTM, RNN, RecurrentNetwork
@@ -218,3 +219,9 @@ def test_word_vectors(kind: type[Word2Vec], architecture: str) -> None:
     contexts[0, 0] = outputs[1, 2] = -1
     program = exported(model, (contexts, outputs), ({0: B}, {0: B}))
     same(program, model, random_tokens(V, 5, 4), random_tokens(V, 5, 3))
+
+
+def test_glove() -> None:
+    model = GloVe([f"word{i}" for i in range(V)], 4)
+    program = exported(model, (random_tokens(V, 2, 3)[0], random_tokens(V, 2, 3)[1]), ({0: B}, {0: B}))
+    same(program, model, *random_tokens(V, 2, 7))

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seqexp import registry
-from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SchedulerConfig, SGDConfig
+from seqexp.config.optimizer import (
+    AdaGradConfig,
+    AdamConfig,
+    MuonConfig,
+    RMSpropConfig,
+    SchedulerConfig,
+    SGDConfig,
+)
 from seqexp.errors import UserError
 from seqexp.models.gpt import GPT
 from seqexp.training.optimizers import Optimizers, freeze, trainable_parameters
@@ -96,6 +103,7 @@ CONFIGS = {
     "adam": AdamConfig(name="adam", lr=0.01, weight_decay=0.1, betas=[0.8, 0.9]),
     "sgd": SGDConfig(name="sgd", lr=0.01, weight_decay=0.1, momentum=0.9),
     "rmsprop": RMSpropConfig(name="rmsprop", lr=0.01, weight_decay=0.1, decay=0.8),
+    "adagrad": AdaGradConfig(name="adagrad", lr=0.01, weight_decay=0.1, initial=0.5),
     "muon": MuonConfig(name="muon", lr=0.01, weight_decay=0.1, adamw_lr=0.005),
 }
 
@@ -167,6 +175,16 @@ def rmsprop_by_hand(w: Tensor, gradients: list[Tensor], decay: float, rates: lis
     return w
 
 
+def adagrad_by_hand(w: Tensor, gradients: list[Tensor], decay: float, rates: list[float]) -> Tensor:
+    """Duchi, Hazan & Singer 2011: divide by the root of the sum of squares."""
+    total = torch.full_like(w, 0.5)
+    for g, lr in zip(gradients, rates, strict=True):
+        g = g + decay * w
+        total = total + g**2
+        w = w - lr * g / total.sqrt()
+    return w
+
+
 @pytest.mark.parametrize(
     ("name", "by_hand"),
     [
@@ -174,6 +192,7 @@ def rmsprop_by_hand(w: Tensor, gradients: list[Tensor], decay: float, rates: lis
         ("adam", adam_by_hand),
         ("sgd", sgd_by_hand),
         ("rmsprop", rmsprop_by_hand),
+        ("adagrad", adagrad_by_hand),
     ],
 )
 def test_steps_are_the_papers(name: str, by_hand: Callable[..., Tensor]) -> None:

@@ -206,7 +206,7 @@ def test_pairs_are_those_of_brute_force(tmp_path: Path, monkeypatch: pytest.Monk
             for i, left in enumerate(document):
                 for distance, right in enumerate(document[i + 1 : i + 4], start=1):
                     if left < 5 and right < 5:
-                        wanted[left * 5 + right] += weights[distance - 1]
+                        wanted[min(left, right) * 5 + max(left, right)] += weights[distance - 1]
             document = []
         elif numbers[token] >= 0:
             document.append(int(numbers[token]))

@@ -15,8 +15,9 @@ from seqexp.config.data import OwnTextConfig
 from seqexp.config.tokenizer import BareWordConfig
 from seqexp.config.word_embeddings import WordEmbeddingsConfig
 from seqexp.data.batch import Batch
-from seqexp.data.contexts import ContextData, Vocabulary
+from seqexp.data.contexts import ContextData
 from seqexp.data.text import TextData
+from seqexp.data.word_data import Vocabulary
 from seqexp.errors import UserError
 from seqexp.models.fasttext import FastText
 from seqexp.models.word2vec import Word2Vec
@@ -315,7 +316,7 @@ def word_vector_config(path: Path, model: Any, **trainer: Any) -> Any:
     base.model, base.task = model, WordEmbeddingsConfig()
     base.tokenizer = BareWordConfig()
     base.optimizer = registry.load_schema("optimizer", "sgd")(
-        name="sgd", lr=0.15 if model.architecture == "cbow" else 0.05, momentum=0.0
+        name="sgd", lr=0.15 if getattr(model, "architecture", "") == "cbow" else 0.05, momentum=0.0
     )
     base.data.seq_len, base.data.batch_size = 9, 60
     for key, value in {"eval_every": 1000, "log_every": 1000, "max_steps": 120, **trainer}.items():

@@ -89,6 +89,18 @@ class RMSpropConfig(OptimizerConfig):
 
 
 @dataclass
+class AdaGradConfig(OptimizerConfig):
+    """Gradients divided by the root of the sum of their squares so far, which begins with `initial`."""
+
+    lr: float = 0.05
+    initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("optimizer.initial", self.initial, 0, 1e30)
+
+
+@dataclass
 class MuonConfig(OptimizerConfig):
     """Muon (Jordan et al. 2024) with `lr` for matrices; AdamW with `adamw_lr` for other parameters."""
 

@@ -78,12 +78,14 @@ def monitor(*, _root_: Any) -> str:
 
 # Words in a passage of text for word vectors, and passages in a batch.
 PASSAGE_LENGTH, PASSAGES = 1000, 10
+# The kinds of models that are word vectors.
+WORD_VECTORS = ("word_vectors", "cooccurrence_vectors")
 
 
 def _of_word_vectors(root: Any) -> bool:
     name = str((root.get("model") or {}).get("name"))
     known = name in registry.ENTRIES["model"]
-    return known and getattr(registry.load_schema("model", name), "KIND", None) == "word_vectors"
+    return known and getattr(registry.load_schema("model", name), "KIND", None) in WORD_VECTORS
 
 
 def passage_length(usual: int, *, _root_: Any) -> int:

@@ -28,3 +28,12 @@ class WordEmbeddingsConfig:
         for key in ("carry_state", "boundary_share"):
             value = getattr(config.data, key, 0)
             check_rule(not value, f"data.{key}={value} is for language models; leave it out.")
+
+
+@dataclass
+class CooccurrencesConfig(WordEmbeddingsConfig):
+    """Train vectors of words by their co-occurrences; evaluate them in the same way."""
+
+    ACCEPTS: ClassVar[tuple[str, ...]] = ("cooccurrence_vectors",)
+
+    name: str = "cooccurrences"

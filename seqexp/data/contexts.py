@@ -1,74 +1,24 @@
 """Running text as examples for word vectors: each word, the words around it, and words that are not there."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from seqexp.data.base import Data
 from seqexp.data.batch import Batch
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.text import TextData
-from seqexp.errors import UserError
+from seqexp.data.word_data import TABLE, Vocabulary, WordData
 
 Tokens = npt.NDArray[np.int64]
 
 # Seeds of the draws for held-out splits, which are the same in every run.
 HELD_OUT = 0x5EED
-# Entries of the table from which negatives are drawn.
-TABLE = 1 << 20
-# Words that are counted at a time.
-BLOCK = 1 << 22
 
 
-class Vocabulary:
-    """The counts (V,) of the tokens of the training split; special tokens are no words and count nothing.
-
-    Raises:
-        UserError: there are fewer than two words.
-    """
-
-    def __init__(self, counts: npt.NDArray[np.int64]) -> None:
-        self.counts = counts
-        if (counts > 0).sum() < 2:
-            raise UserError(
-                f"the vocabulary has {(counts > 0).sum()} words, and word vectors need two; give more "
-                "text, or lower tokenizer.min_count= (words seen less often are left out)."
-            )
-
-    @classmethod
-    def of_training(cls, text: TextData) -> "Vocabulary":
-        """Count the words of the training split."""
-        size = text.tokenizer.vocab_size
-        counts = sum(np.bincount(block, minlength=size) for block in text.splits["train"].blocks(BLOCK))
-        assert not isinstance(counts, int)
-        counts[list(text.tokenizer.special_tokens().values())] = 0
-        return cls(counts)
-
-    def keep(self, sample: float) -> npt.NDArray[np.float32]:
-        """Return the probability (V,) that a word stays in the text: sqrt(s / f) + s / f, at most 1.
-
-        Source: word2vec.c; f is the word's share of the text.
-        """
-        share = self.counts / self.counts.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(share > 0, sample / share, 0.0)
-        kept = np.minimum(1.0, np.sqrt(ratio) + ratio) if sample else np.ones_like(share)
-        return np.where(self.counts > 0, kept, 0.0).astype(np.float32)
-
-    def table(self, exponent: float) -> npt.NDArray[np.int32]:
-        """Return a table in which each word has a share of entries proportional to count^exponent."""
-        weights = np.zeros(len(self.counts))
-        there = self.counts > 0
-        weights[there] = self.counts[there].astype(np.float64) ** exponent
-        ends = np.cumsum(weights / weights.sum())
-        positions = (np.arange(TABLE) + 0.5) / TABLE
-        return np.minimum(np.searchsorted(ends, positions), np.flatnonzero(there)[-1]).astype(np.int32)
-
-
-class ContextData(Data):
+class ContextData(WordData):
     """The examples of `text` that a model with `options` (`Word2VecConfig`) reads.
 
     A batch holds the words of ``data.batch_size`` passages of ``data.seq_len`` words; contexts end where a
@@ -77,24 +27,12 @@ class ContextData(Data):
     """
 
     def __init__(self, text: TextData, options: Any, preprocessor: Preprocessor | None = None) -> None:
-        self.text, self.options, self.config, self.seed = text, options, text.config, text.seed
-        saved = (preprocessor.values if preprocessor else {}).get("counts")
-        if saved is None:
-            vocabulary = Vocabulary.of_training(text)
-        else:
-            vocabulary = Vocabulary(_checked_counts(saved, text.tokenizer.vocab_size))
-        self.counts = vocabulary.counts
-        self.preprocessor = Preprocessor(
-            {"text": text.tokenizer}, values={"counts": vocabulary.counts.tolist()}
-        )
-        self.splits, self.validated_on = text.splits, f"contexts of {options.window} words"
+        super().__init__(text, options, preprocessor)
+        self.validated_on = f"contexts of {options.window} words"
+        vocabulary = Vocabulary(self.counts)
         self._keep, self._table = vocabulary.keep(options.sample), vocabulary.table(options.exponent)
         near = np.arange(1, options.window + 1)
         self._offsets = np.concatenate([-near[::-1], near])
-
-    @classmethod
-    def build(cls, config: Any, tokenizer: Any = None, seed: int = 1, preprocessor: Any = None) -> Self:
-        raise NotImplementedError("made from a text by the task")
 
     @property
     def steps_per_epoch(self) -> float:
@@ -153,22 +91,3 @@ class ContextData(Data):
             counts.astype(np.int64),
             tokens_read=read,
         )
-
-    def eval_count(self, split: str) -> int | None:
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        described = self.text.describe()
-        return {**described, "preprocessor": self.preprocessor.describe()}
-
-
-def _checked_counts(saved: Any, size: int) -> npt.NDArray[np.int64]:
-    """Return the counts in a preprocessor, which is untrusted."""
-    well_formed = (
-        isinstance(saved, list)
-        and len(saved) == size
-        and all(type(count) is int and 0 <= count < 1 << 50 for count in saved)
-    )
-    if not well_formed:
-        raise UserError("the checkpoint holds no counts of the words of its vocabulary.")
-    return np.array(saved, dtype=np.int64)

@@ -1,7 +1,7 @@
 """How often words stand near each other, counted once, in memory that does not grow with the text.
 
 Pairs are counted a block of text at a time; each block leaves a sorted run on disk, and the runs are merged
-range by range. A pair (i, j) with j after i has the key ``i * V + j``.
+range by range. Words i <= j near each other, in whatever order, have the key ``i * V + j``.
 """
 
 import os
@@ -85,7 +85,8 @@ def _counted(blocks: Iterable[Tokens], window: Window) -> Iterator[tuple[Keys, W
             left, right = words[first : len(words) - distance], words[first + distance :]
             near = documents[first : len(words) - distance] == documents[first + distance :]
             near &= (left < window.size) & (right < window.size)
-            keys, counts = np.unique(left[near] * window.size + right[near], return_counts=True)
+            lower, upper = np.minimum(left, right)[near], np.maximum(left, right)[near]
+            keys, counts = np.unique(lower * window.size + upper, return_counts=True)
             found.append((keys, counts * np.float32(weight)))
         yield _added([keys for keys, _ in found], [weights for _, weights in found])
         words, documents = words[-reach:], documents[-reach:]

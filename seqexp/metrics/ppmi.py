@@ -17,7 +17,7 @@ def ppmi_vectors(
     size: int,
     dim: int,
 ) -> npt.NDArray[np.float32]:
-    """Return vectors (V, D) of `size` words from co-occurrences (row, column, weight), counted in one order.
+    """Return vectors (V, D) of `size` words from co-occurrences (row, column, weight), each pair once.
 
     Each pair is taken in both orders. If there are at most `dim` words, the vectors are shorter than `dim`.
     """

@@ -67,13 +67,17 @@ class Word2VecConfig:
 
     def obstacle(self, config: Any) -> str | None:
         """Return the setting that updates of one example after the other cannot follow, or None."""
-        settings = {"optimizer": PLAIN_SGD, "trainer": PLAIN_TRAINER}
-        for group, allowed in settings.items():
-            for key, value in allowed.items():
-                given = getattr(getattr(config, group), key, value)
-                if given != value:
-                    return f"optimizer={given}" if key == "name" else f"{group}.{key}={given}"
-        return None
+        return first_other(config, {"optimizer": PLAIN_SGD, "trainer": PLAIN_TRAINER})
+
+
+def first_other(config: Any, settings: dict[str, dict[str, Any]]) -> str | None:
+    """Return the first setting of a configuration that differs from `settings`, by group and key, or None."""
+    for group, allowed in settings.items():
+        for key, value in allowed.items():
+            given = getattr(getattr(config, group), key, value)
+            if given != value:
+                return f"optimizer={given}" if key == "name" else f"{group}.{key}={given}"
+    return None
 
 
 @dataclass

@@ -191,15 +191,15 @@ class Task(ABC):
         del model, preprocessor
         return data
 
-    def updater(self, model: Any, config: Any) -> tuple[Updater | None, str | None]:
+    def updater(self, model: Any, config: Any, optimizers: Any = None) -> tuple[Updater | None, str | None]:
         """Return what updates the model instead of gradients, if anything, and a note for the user.
 
-        `config` is that of the training.
+        `config` is that of the training, and `optimizers` are its own, whose state an updater may keep.
 
         Raises:
             UserError: it was asked for and cannot be had.
         """
-        del model, config
+        del model, config, optimizers
         return None, None
 
     def count(self, batch: Batch) -> int:

@@ -1,7 +1,7 @@
 """Word embeddings: train vectors of words, and show what they know."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from seqexp.data.contexts import ContextData
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.text import TextData
 from seqexp.data.vectors import write_vectors
+from seqexp.data.word_data import WordData
 from seqexp.decoding.word_arithmetic import Expression, parse
 from seqexp.errors import UserError
 from seqexp.metrics.metric import MetricSpec
@@ -57,24 +58,16 @@ class WordEmbeddings(Task):
     def sizes(self, preprocessor: Preprocessor) -> dict[str, Any]:
         return {"words": words_of(preprocessor)}
 
-    def updater(self, model: Any, config: Any) -> tuple[Updater | None, str | None]:
+    def updater(self, model: Any, config: Any, optimizers: Any = None) -> tuple[Updater | None, str | None]:
         """Return updates by one example after the other, compiled if possible; None for other optimizers."""
-        options, device = config.model, next(model.parameters()).device.type
-        obstacle = options.obstacle(config)
-        if obstacle:
-            return None, f"{obstacle}: the vectors are trained by the gradient of whole batches"
-        if options.impl == "plain":
-            return PlainUpdates(model, self), None
-        missing = None if device == "cpu" else f"the device is {device}"
-        try:
+        del optimizers
+
+        def compiled() -> Updater:
             from seqexp.tasks.compiled_vectors import CompiledUpdates
-        except ImportError as error:
-            missing = f'numba is missing (pip install "seqexp[embeddings]"; {error})'
-        if missing is None:
-            return CompiledUpdates(model, options.workers), None
-        if options.impl == "compiled" or options.workers > 1:
-            raise UserError(f"model.impl=compiled cannot be had: {missing}; use model.impl=plain.")
-        return PlainUpdates(model, self), f"trained by PyTorch, as compiled code cannot be had: {missing}"
+
+            return CompiledUpdates(model, config.model.workers)
+
+        return compiled_or_plain(model, config, compiled, lambda: PlainUpdates(model, self))
 
     def loss(self, model: Forward, batch: Batch, *, training: bool = False) -> LossOutput:
         """Return the binary cross-entropy of the word and of the words drawn beside it, summed over pairs."""
@@ -93,7 +86,7 @@ class WordEmbeddings(Task):
         options = options or EvalOptions()
         evaluation = super().evaluate(model, data, split, options)
         if options.generation is not None:
-            assert isinstance(data, ContextData)
+            assert isinstance(data, WordData)
             words, vectors = real_words(model, data.preprocessor)
             space = VectorSpace(words, vectors, options.generation.max_words)
             add_report(evaluation, self.config, space, data, lambda found: oov_vectors(model, found))
@@ -198,6 +191,31 @@ class WordEmbeddings(Task):
             return "king - man + woman"
         plain = [word for word in words if word.isalpha()]
         return plain[min(len(plain) - 1, FIRST_RANK)] if plain else None
+
+
+def compiled_or_plain(
+    model: Any, config: Any, compiled: Callable[[], Updater], plain: Callable[[], Updater]
+) -> tuple[Updater | None, str | None]:
+    """Return the updater that ``model.impl=`` asks for and that can be had, and a note for the user.
+
+    Raises:
+        UserError: the compiled one was asked for and cannot be had.
+    """
+    options, device = config.model, next(model.parameters()).device.type
+    obstacle = options.obstacle(config)
+    if obstacle:
+        return None, f"{obstacle}: the vectors are trained by the gradient of whole batches"
+    if options.impl == "plain":
+        return plain(), None
+    missing = None if device == "cpu" else f"the device is {device}"
+    if missing is None:
+        try:
+            return compiled(), None
+        except ImportError as error:
+            missing = f'numba is missing (pip install "seqexp[embeddings]"; {error})'
+    if options.impl == "compiled" or options.workers > 1:
+        raise UserError(f"model.impl=compiled cannot be had: {missing}; use model.impl=plain.")
+    return plain(), f"trained by PyTorch, as compiled code cannot be had: {missing}"
 
 
 def _own(space: VectorSpace, word: str) -> list[int]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from seqexp.config.word_embeddings import WordEmbeddingsConfig
-from seqexp.data.contexts import ContextData
 from seqexp.data.cooccurrences import BLOCK, Window, count_pairs, expected
 from seqexp.data.fitting import cached, encoding_key
+from seqexp.data.word_data import WordData
 from seqexp.data.word_lists import read_analogies, read_similarities
 from seqexp.files import atomic_path
 from seqexp.metrics.intervals import accuracy_interval
@@ -34,7 +34,7 @@ def add_report(
     evaluation: Evaluation,
     config: WordEmbeddingsConfig,
     space: VectorSpace,
-    data: ContextData,
+    data: WordData,
     make_vectors: MakeVectors,
 ) -> None:
     """Add analogies and similarities to an evaluation, and those of the baseline.
@@ -135,7 +135,7 @@ def _similarities(
 
 
 def _baseline(
-    config: WordEmbeddingsConfig, space: VectorSpace, data: ContextData, evaluation: Evaluation
+    config: WordEmbeddingsConfig, space: VectorSpace, data: WordData, evaluation: Evaluation
 ) -> VectorSpace | None:
     """Return vectors of the same words by PPMI and SVD of the training split, with the same window."""
     if not config.baseline:
@@ -160,7 +160,7 @@ def _baseline(
     return VectorSpace(space.words, vectors)
 
 
-def _ppmi(space: VectorSpace, data: ContextData, dim: int) -> Floats:
+def _ppmi(space: VectorSpace, data: WordData, dim: int) -> Floats:
     tokenizer = data.text.tokenizer
     number = {word: i for i, word in enumerate(space.words)}
     numbers = np.array(

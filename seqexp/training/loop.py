@@ -72,7 +72,7 @@ class Trainer:
         self.device, self.run = device, run
         self.total = planned_steps(config, data.steps_per_epoch)
         self.optimizers = Optimizers(config.optimizer, model)
-        self.updater, self.note = task.updater(model, config)
+        self.updater, self.note = task.updater(model, config, self.optimizers)
         self.schedule = registry.load("scheduler", config.scheduler.name)
         self.scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
         self.declared = {f"val/{name}": spec for name, spec in task.metrics.items()}

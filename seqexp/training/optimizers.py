@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from seqexp import registry
-from seqexp.config.optimizer import AdamConfig, MuonConfig, RMSpropConfig, SGDConfig
+from seqexp.config.optimizer import AdaGradConfig, AdamConfig, MuonConfig, RMSpropConfig, SGDConfig
 from seqexp.errors import UserError
 from seqexp.training.depth import depth_groups
 from seqexp.training.misfit import refuse_misfit
-from seqexp.training.rowwise import SGD, Adam, AdamW, RMSprop, use_sparse_gradients
+from seqexp.training.rowwise import SGD, AdaGrad, Adam, AdamW, RMSprop, use_sparse_gradients
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,11 @@ def sgd(config: SGDConfig, parameters: Parameters) -> list[torch.optim.Optimizer
 def rmsprop(config: RMSpropConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
     groups = _groups(parameters, config.lr, config.weight_decay)
     return [RMSprop(groups, lr=config.lr, alpha=config.decay, eps=config.eps, momentum=config.momentum)]
+
+
+def adagrad(config: AdaGradConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:
+    groups = _groups(parameters, config.lr, config.weight_decay)
+    return [AdaGrad(groups, lr=config.lr, initial_accumulator_value=config.initial, eps=1e-10)]
 
 
 def muon(config: MuonConfig, parameters: Parameters) -> list[torch.optim.Optimizer]:

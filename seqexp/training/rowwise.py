@@ -86,6 +86,10 @@ class SGD(RowWise, torch.optim.SGD):
         return torch.optim.SGD.step(self, closure) if plain else super().step(closure)
 
 
+class AdaGrad(RowWise, torch.optim.Adagrad):
+    """torch's AdaGrad."""
+
+
 class RMSprop(RowWise, torch.optim.RMSprop):
     """torch's RMSprop."""
 
