@@ -150,6 +150,33 @@ def test_vectors_go_out_and_in(there: Path, run_main: Main) -> None:
     assert (ran.code, "has nothing to export" in ran.err) == (2, True), ran.err
 
 
+def test_vectors_of_a_file_are_judged_as_those_of_a_run(there: Path, run_main: Main) -> None:
+    """The same scores as of the run that they come from, and other lists than those of the run."""
+    Path("groups").mkdir(exist_ok=True)
+    Path("groups/letters.txt").write_text("a1\na2\na3\na4\n\nb5\nb6\nunseen\n")
+    (run,) = Path("outputs/train").glob("word2vec_text/*")
+    assert run_main("export", f"run={run}", "output=w.txt").code == 0
+    lists = ("lists.outliers=groups", "lists.similarities=s.txt")
+    found = []
+    for words in ((f"run={run}",), ("vectors=w.txt",)):
+        ran = run_main("eval", *words, *lists, "lists.analogies=q.txt", "device.threads=1")
+        assert ran.code == 0, ran.err
+        found.append(json.loads(ran.out))
+    of_run = {name.removeprefix("val/"): value for name, value in found[0]["metrics"].items()}
+    assert {"analogies", "similarity_s", "outliers"} <= set(found[1]["metrics"])
+    assert all(of_run[name] == pytest.approx(value) for name, value in found[1]["metrics"].items())
+    assert found[1]["outliers"]["groups"][0]["found"] == [True, True]
+    assert len(list(Path("outputs/eval/w").iterdir())) == 1
+    for words, message in (
+        (("vectors=w.txt", "split=test"), "split= is for the evaluation of a run"),
+        (("vectors=absent.txt",), "absent.txt is not a file"),
+        (("vector_words=w.txt",), "vector_words=w.txt goes with vectors=<file>.npy"),
+        (("vectors=w.txt", "lists.outliers=s.txt"), "an empty line, and words that do not belong"),
+    ):
+        ran = run_main("eval", *words)
+        assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -168,7 +168,7 @@ def test_pairs_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def glove_config(path: Path, impl: str, **trainer: Any) -> Any:
     config = word_vector_config(path, GloVeConfig(n_embd=12, window=4, x_max=50, impl=impl), **trainer)
     config.task = CooccurrencesConfig()
-    config.optimizer = AdaGradConfig(name="adagrad", lr=0.05)
+    config.optimizer = AdaGradConfig(name="adagrad", lr=1.0, initial=400.0)
     return config
 
 

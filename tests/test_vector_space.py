@@ -131,6 +131,27 @@ def test_similarities_cover_what_is_known() -> None:
     assert space.similarities(pairs, {"pear": VECTORS[5]})[1] == [9.0, 1.0, 1.0]
 
 
+def test_outliers_fit_their_group_least() -> None:
+    draw = np.random.default_rng(6)
+    words = [f"w{i}" for i in range(9)]
+    space = VectorSpace(words, draw.normal(size=(9, 3)).astype(np.float32) + np.float32(1))
+    group, outliers = words[:5], [*words[5:], "unknown"]
+    wanted = []
+    for outlier in words[5:]:
+        everyone = [*group, outlier]
+        fits = {
+            one: np.mean(
+                [space.units[words.index(one)] @ space.units[words.index(o)] for o in everyone if o != one]
+            )
+            for one in everyone
+        }
+        wanted.append(min(fits, key=lambda one: fits[one]) == outlier)
+    assert True in wanted
+    assert False in wanted
+    assert space.outliers([*group, "absent"], outliers) == wanted
+    assert space.outliers([*group[:2], "absent"], outliers) == []
+
+
 # Lists
 
 
@@ -160,7 +181,7 @@ def test_malformed_similarities(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("a b 1\nc d nan\n")
     with pytest.raises(UserError, match=r"line 2: expected two words and a score, got 'c d nan'"):
         read_similarities(str(tmp_path / "s.txt"))
-    with pytest.raises(UserError, match=r"task\.similarities=absent"):
+    with pytest.raises(UserError, match=r"lists\.similarities=absent"):
         read_similarities("absent")
 
 

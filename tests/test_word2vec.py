@@ -16,6 +16,7 @@ from seqexp.config.tokenizer import BareWordConfig
 from seqexp.config.word_embeddings import WordEmbeddingsConfig
 from seqexp.data.batch import Batch
 from seqexp.data.contexts import ContextData
+from seqexp.data.huffman import huffman_paths
 from seqexp.data.text import TextData
 from seqexp.data.word_data import Vocabulary
 from seqexp.errors import UserError
@@ -296,6 +297,46 @@ def test_a_vocabulary_of_one_word_is_refused(tmp_path: Path) -> None:
         make_data(tmp_path / "none.txt", Word2VecConfig(), min_count=50)
 
 
+# Hierarchical softmax
+
+
+def test_probabilities_of_all_words_sum_to_one(letters: Path) -> None:
+    """By the loss of the task, with every word in place of the one that stood there."""
+    for architecture in ARCHITECTURES:
+        data = make_data(letters, Word2VecConfig(loss="hierarchical", architecture=architecture, sample=0))
+        words = [n for n, count in enumerate(data.counts) if count]
+        torch.manual_seed(3)
+        model = Word2Vec([str(n) for n in range(len(data.counts))], 5, architecture)
+        torch.nn.init.normal_(model.output.weight)
+        nodes, children = data._outputs(np.array(words, np.int32), np.random.default_rng(0))
+        total = 0.0
+        for path, labels in zip(nodes, children, strict=True):
+            tensors = {
+                "contexts": torch.tensor([[2, 4, 5]]), "outputs": torch.from_numpy(path[None]),
+                "labels": torch.from_numpy(labels[None]),
+            }  # fmt: skip
+            if architecture == "skipgram":
+                tensors["contexts"] = torch.tensor([[-1, 4, -1]])
+            total += float(torch.exp(-task().loss(model, Batch(tensors, np.ones(1, np.int64))).nll_sum))
+        assert total == pytest.approx(1, abs=1e-5)
+
+
+def test_huffman_codes_are_shortest() -> None:
+    """No code begins another, and the mean length is that of a published example: 2.2 (Huffman 1952 gives
+    2 to 4 digits for thirteen messages; here five messages of 2/5, 1/5, 1/5, 1/10, 1/10)."""
+    nodes, children = huffman_paths(np.array([0, 0, 4, 2, 2, 1, 1]))
+    codes = [
+        "".join(str(int(one)) for one, node in zip(row, path, strict=True) if node >= 0)
+        for row, path in zip(children[2:], nodes[2:], strict=True)
+    ]
+    assert not any(one != other and other.startswith(one) for one in codes for other in codes)
+    assert sum(n * len(code) for n, code in zip((4, 2, 2, 1, 1), codes, strict=True)) == 22
+    assert (nodes[:2] == -1).all()
+    assert nodes.max() == 3
+    # Words with the same beginning of their codes share the nodes there.
+    assert len(set(nodes[2:, 0].tolist())) == 1
+
+
 # Training
 
 
@@ -336,6 +377,28 @@ def build_trainer(config: Any, folder: str) -> Any:
     model = build_model(config.model, made.sizes(data.preprocessor))
     Path(folder).mkdir()
     return Trainer(config, model, model, made, data, setup_device(config.device), RunFolder(Path(folder)))
+
+
+def test_topics_are_learnt_by_a_tree(tmp_path: Path) -> None:
+    """The perplexity falls to that of the counts of held-out pairs, which no vectors can go far below."""
+    pytest.importorskip("numba")
+    make_topics(tmp_path / "topics.txt")
+    model = Word2VecConfig(n_embd=16, window=4, sample=0, loss="hierarchical")
+    trainer = build_trainer(word_vector_config(tmp_path / "topics.txt", model, max_steps=300), "run")
+    # The same contexts, with the words themselves as outputs.
+    model.loss = "negative"
+    counts = np.zeros((30, 30))
+    for batch in ContextData(trainer.data.text, model).eval_batches("val"):
+        for word, context in zip(batch.outputs[:, 0].tolist(), batch.contexts.tolist(), strict=True):
+            np.add.at(counts, ([one for one in context if one >= 0], word), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    least = np.exp(-(counts * np.log(np.where(share > 0, share, 1))).sum() / counts.sum())
+    model.loss = "hierarchical"
+    first = trainer.validate()
+    assert first["val/perplexity"].value == pytest.approx(np.exp(first["val/loss"].value))
+    assert first["val/perplexity"].value > 1.3 * least
+    fit(trainer)
+    assert least < trainer.validate()["val/perplexity"].value < 1.2 * least
 
 
 @pytest.mark.parametrize("impl", ["plain", "compiled"])

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from seqexp import registry
@@ -33,10 +35,12 @@ def main() -> None:
     run_app("eval", lambda config, job: evaluate(config), run_name)
 
 
-def run_name(run: str) -> str:
-    """Return the name of an existing run, for the folder of its evaluation or generation."""
+def run_name(run: str, vectors: str | None = None) -> str:
+    """Return the name of an existing run or of a file, for the folder of its evaluation or generation."""
     from seqexp.tracking.run_folder import find_run
 
+    if vectors:
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(vectors).stem).strip("_")[:100] or "vectors"
     return find_run(run).read_config().name
 
 
@@ -48,6 +52,13 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     Raises:
         UserError: the run, the checkpoint or the split is missing, or the data does not fit the run.
     """
+    if config.vectors is not None:
+        from seqexp.commands.eval_vectors import evaluate_vectors
+        from seqexp.tasks.word_vector_report import report_tables
+
+        judged = evaluate_vectors(config)
+        _show(judged, report_tables(judged))
+        return {name: metric["value"] for name, metric in judged["details"].items()}
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner
     from seqexp.metrics.outcomes import OUTCOMES, to_bytes
@@ -78,7 +89,7 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     for note in unused:
         log.warning("NOTE: %s", note)
     folder = RunFolder.create("eval", config.name)
-    with _recorded(folder):
+    with recorded(folder):
         described = data.describe()
         folder.write_config(to_plain(config))
         folder.write_manifest(
@@ -101,8 +112,9 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
             rows = [Row({}, Evaluation(task.averages(sums, data, split)))]
         else:
             rows = evaluate_views(
-                task, model, views, split, trained.device.autocast, config.generation, config.seed
-            )
+                task, model, views, split,
+                EvalOptions(trained.device.autocast, config.generation, config.seed, config.lists),
+            )  # fmt: skip
         # Such as that of the length that the run was trained for; if it was not judged, the run has none.
         main = next((row.evaluation for row in rows if row.main), Evaluation())
         found = {f"{split}/{name}": metric for name, metric in main.items()}
@@ -155,7 +167,7 @@ def _split(wanted: str | None, data: Any) -> str:
 
 
 @contextmanager
-def _recorded(folder: "RunFolder") -> Iterator[None]:
+def recorded(folder: "RunFolder") -> Iterator[None]:
     """Log to the folder, and write its status before and after the evaluation."""
     handler = folder.log_to_file("eval")
     folder.write_status("running")
@@ -209,6 +221,8 @@ def _say(notes: list[str]) -> None:
 
 
 def _title(result: dict[str, Any]) -> str:
+    if "title" in result:
+        return str(result["title"])
     title = f"{result['split']} of {result['corpus']['name']}, step {result['step']} ({result['checkpoint']})"
     if len(result["rows"]) == 1:
         title += "".join(f", {key} {value}" for key, value in _label(result["rows"][0]).items())

@@ -52,9 +52,7 @@ class SeqexpSearchPath(SearchPathPlugin):
             search_path.append("seqexp.plugins", f"file://{plugin_dir}")
 
 
-def run_app(
-    command: str, work: Callable[[Any, SweepJob | None], Any], run_name: Callable[[str], str]
-) -> None:
+def run_app(command: str, work: Callable[[Any, SweepJob | None], Any], run_name: Callable[..., str]) -> None:
     """Compose the configuration of `command` from ``sys.argv`` and call `work` with its checked dataclass.
 
     In a sweep `work` also receives the job, else None. `run_name` resolves ``${run_name:...}`` in the YAML to

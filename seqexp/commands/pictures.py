@@ -26,6 +26,7 @@ def try_to_draw(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metri
 
 def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics: "MetricsLog") -> None:
     """Draw the figures of a finished run at its best checkpoint, into ``plots/`` and TensorBoard."""
+    from seqexp.tasks.base import EvalOptions
     from seqexp.tasks.views import evaluate_views
     from seqexp.tracking import plots
     from seqexp.tracking.run_folder import read_metrics
@@ -42,7 +43,7 @@ def draw_run(run: "RunFolder", config: TrainConfig, trainer: "Trainer", metrics:
     if len(views) > 1:
         shown = "; ".join(", ".join(f"{k} {v}" for k, v in view.label.items()) for view in views)
         log.info("judging the best checkpoint on: %s", shown)
-        judged = evaluate_views(task, model, views, "val", trainer.device.autocast)
+        judged = evaluate_views(task, model, views, "val", EvalOptions(trainer.device.autocast))
     figures |= task.figures(model, data, judged)
     folder = run.subfolder("plots")
     for name, figure in figures.items():

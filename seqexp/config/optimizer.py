@@ -93,7 +93,7 @@ class AdaGradConfig(OptimizerConfig):
     """Gradients divided by the root of the sum of their squares so far, which begins with `initial`."""
 
     lr: float = 0.05
-    initial: float = 1.0
+    initial: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

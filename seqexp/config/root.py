@@ -15,6 +15,7 @@ from seqexp.config.data import OtherDataConfig
 from seqexp.config.exams import ExamsConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
 from seqexp.config.sweep import SweepConfig, is_folder_name
+from seqexp.config.word_lists import WordListsConfig
 from seqexp.errors import UserError
 from seqexp.quoting import escape_interpolation
 
@@ -193,7 +194,8 @@ class EvalConfig:
 
     Translations are generated with `generation` by the ensemble of `run` and `ensemble`; with `score` the
     log-probability of each given translation is printed instead. `exams` are for language models. `seed`
-    draws the test split of random data, such as parity, and the questions of exams.
+    draws the test split of random data, such as parity, and the questions of exams. `lists` are for word
+    vectors. With `vectors` (and, of a ``.npy`` file, `vector_words`) those of a file are evaluated instead.
     """
 
     run: str = "latest"
@@ -201,6 +203,9 @@ class EvalConfig:
     split: str | None = None
     ensemble: list[str] = field(default_factory=list)
     score: bool = False
+    lists: WordListsConfig = field(default_factory=WordListsConfig)
+    vectors: str | None = None
+    vector_words: str | None = None
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     exams: ExamsConfig = field(default_factory=ExamsConfig)
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
@@ -211,6 +216,22 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
+        unused: dict[str, Any] = {"run": "latest", "split": None, "ensemble": [], "score": False}
+        unused["data"] = OtherDataConfig()
+        for key, default in unused.items() if self.vectors is not None else ():
+            check_rule(
+                getattr(self, key) == default,
+                f"{key}= is for the evaluation of a run, and vectors={self.vectors} is a file; leave one "
+                "out.",
+            )
+        check_rule(
+            self.vectors is None or not self.exams.wanted,
+            f"exams={self.exams.name} is for runs, and vectors={self.vectors} is a file; leave one out.",
+        )
+        check_rule(
+            self.vector_words is None or self.vectors is not None,
+            f"vector_words={self.vector_words} goes with vectors=<file>.npy; add it.",
+        )
 
 
 @dataclass

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from seqexp.data.batch import Batch
+from seqexp.data.huffman import huffman_paths
 from seqexp.data.preprocessor import Preprocessor
 from seqexp.data.text import TextData
 from seqexp.data.word_data import TABLE, Vocabulary, WordData
@@ -23,7 +24,8 @@ class ContextData(WordData):
 
     A batch holds the words of ``data.batch_size`` passages of ``data.seq_len`` words; contexts end where a
     passage or a document ends. Its tensors are `contexts` (R, C) and `outputs` (R, O), filled up with -1, and
-    `labels` (R, O): 1 for the word itself, 0 for the others.
+    `labels` (R, O): 1 for the word itself, 0 for the others. With ``model.loss=hierarchical`` outputs are the
+    inner nodes above the word in a Huffman tree, and labels say which child of each it is under.
     """
 
     def __init__(self, text: TextData, options: Any, preprocessor: Preprocessor | None = None) -> None:
@@ -31,6 +33,7 @@ class ContextData(WordData):
         self.validated_on = f"contexts of {options.window} words"
         vocabulary = Vocabulary(self.counts)
         self._keep, self._table = vocabulary.keep(options.sample), vocabulary.table(options.exponent)
+        self._paths = huffman_paths(self.counts) if options.loss == "hierarchical" else None
         near = np.arange(1, options.window + 1)
         self._offsets = np.concatenate([-near[::-1], near])
 
@@ -55,18 +58,27 @@ class ContextData(WordData):
         words, passage = self._thinned(tokens, draw)
         n, reach = len(words), self.options.window
         near = draw.integers(1, reach + 1, n, dtype=np.int32)
-        others = draw.integers(0, TABLE, (n, self.options.negative), dtype=np.int32)
+        outputs, labels = self._outputs(words, draw)
         # Beyond both ends: passages that no word is in.
         padded = np.pad(words, reach, constant_values=-1)
         around = np.pad(passage, reach, constant_values=-1)
         positions = np.arange(reach, n + reach)[:, None] + self._offsets
         inside = (np.abs(self._offsets) <= near[:, None]) & (around[positions] == passage[:, None])
         contexts = np.where(inside, padded[positions], -1)
+        return self._of(contexts, outputs, labels, tokens.size)
+
+    def _outputs(self, words: npt.NDArray[np.int32], draw: np.random.Generator) -> tuple[Any, Any]:
+        """Return the outputs and labels (n, O) of words (n,)."""
+        if self._paths is not None:
+            nodes, children = self._paths
+            return nodes[words], children[words]
+        others = draw.integers(0, TABLE, (len(words), self.options.negative), dtype=np.int32)
         negatives = self._table[others]
-        outputs = np.concatenate(
-            [words[:, None], np.where(negatives == words[:, None], -1, negatives)], axis=1
-        )
-        return self._of(contexts, outputs, tokens.size)
+        rest = np.where(negatives == words[:, None], -1, negatives)
+        outputs = np.concatenate([words[:, None], rest], axis=1)
+        labels = np.zeros(outputs.shape, dtype=np.float32)
+        labels[:, 0] = 1
+        return outputs, labels
 
     def _thinned(self, tokens: Tokens, draw: np.random.Generator) -> tuple[npt.NDArray[np.int32], Any]:
         """Return the words that stay in the text, (n,), and the number of the passage of each."""
@@ -78,12 +90,10 @@ class ContextData(WordData):
         begins[:: tokens.shape[1]] = True
         return flat[kept].astype(np.int32), np.cumsum(begins)[kept]
 
-    def _of(self, contexts: Any, outputs: Any, read: int) -> Batch:
+    def _of(self, contexts: Any, outputs: Any, labels: Any, read: int) -> Batch:
         size = (contexts >= 0).sum(axis=1)
         some = size > 0
-        contexts, outputs, size = contexts[some], outputs[some], size[some]
-        labels = np.zeros(outputs.shape, dtype=np.float32)
-        labels[:, 0] = 1
+        contexts, outputs, labels, size = contexts[some], outputs[some], labels[some], size[some]
         counts = size if self.options.architecture == "skipgram" else np.ones_like(size)
         tensors = {"contexts": contexts, "outputs": outputs, "labels": labels}
         return Batch(

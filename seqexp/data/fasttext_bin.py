@@ -27,8 +27,12 @@ def is_fasttext(file: Path) -> bool:
         return opened.read(4) == struct.pack("<i", MAGIC)
 
 
-def read_fasttext(file: Path, name: str, wanted: set[str]) -> dict[str, npt.NDArray[np.float32]]:
+def read_fasttext(
+    file: Path, name: str, wanted: set[str] | None, most: int | None = None
+) -> dict[str, npt.NDArray[np.float32]]:
     """Return the vectors of the wanted words: those of the file's words, and those made from their n-grams.
+
+    If `wanted` is None, those of the first `most` words of the file.
 
     Raises:
         UserError: the file is cut, malformed, quantised or of another version.
@@ -66,7 +70,7 @@ def read_fasttext(file: Path, name: str, wanted: set[str]) -> dict[str, npt.NDAr
             raise UserError(f"{name} is cut off.")
     matrix = np.memmap(file, dtype="<f4", mode="r", offset=offset, shape=(rows, columns))
     found: dict[str, Any] = {}
-    for word in wanted:
+    for word in list(numbers)[:most] if wanted is None else wanted:
         own = [numbers[word]] if word in numbers else []
         hashed = ngrams(word, min_n, max_n) if max_n and rows > n_words and word != END_OF_LINE else []
         used = own + [n_words + fnv1a(one) % buckets for one in hashed]

@@ -61,8 +61,16 @@ def write_vectors(target: Path, words: Sequence[str], vectors: Vector, form: str
     return [target]
 
 
-def read_vectors(path: str, wanted: set[str], words_path: str | None = None) -> dict[str, Vector]:
-    """Read the vectors of the wanted words.
+def read_vectors(
+    path: str,
+    wanted: set[str] | None,
+    words_path: str | None = None,
+    most: int | None = None,
+    makes_only: bool = False,
+) -> dict[str, Vector]:
+    """Read the vectors of the wanted words; None: of the first `most` words of the file, in its order.
+
+    With `makes_only`, those of files that make vectors of words by their n-grams, and no others.
 
     A ``.npy`` file has one row a word; `words_path` is its list of words, one a line (or ``.parquet``, whose
     first column of strings is taken). Files may be packed.
@@ -74,11 +82,13 @@ def read_vectors(path: str, wanted: set[str], words_path: str | None = None) -> 
     if not file.is_file():
         raise UserError(f"model.vectors: {name} is not a file (seen from {as_utf8(Path.cwd())}).")
     if file.suffix == ".npy":
-        return _read_array(file, name, wanted, words_path)
+        return {} if makes_only else _read_array(file, name, wanted, words_path, most)
     if words_path is not None:
         raise UserError(f"model.vector_words= goes with a .npy file, and {name} has its words inside.")
     if is_fasttext(file):
-        return read_fasttext(file, name, wanted)
+        return read_fasttext(file, name, wanted, most)
+    if makes_only:
+        return {}
     with open_unpacked(file, name) as unpacked:
         stream = unpacked.stream
         first = stream.readline(MOST_COLUMNS * 30)
@@ -89,9 +99,9 @@ def read_vectors(path: str, wanted: set[str], words_path: str | None = None) -> 
                 raise UserError(f"{name}: {count} vectors of {columns} numbers are not plausible.")
             # The text form has a line end after each vector, and digits in it.
             if _is_binary(stream, columns):
-                return _read_binary(stream, name, count, columns, wanted)
-            return _read_lines(stream, name, columns, wanted, b"", 2)
-        return _read_lines(stream, name, len(header) - 1, wanted, first, 1)
+                return _read_binary(stream, name, count, columns, wanted, most)
+            return _read_lines(stream, name, columns, wanted, b"", 2, most)
+        return _read_lines(stream, name, len(header) - 1, wanted, first, 1, most)
 
 
 def _is_binary(stream: BinaryIO, columns: int) -> bool:
@@ -103,7 +113,13 @@ def _is_binary(stream: BinaryIO, columns: int) -> bool:
 
 
 def _read_lines(
-    stream: BinaryIO, name: str, columns: int, wanted: set[str], first: bytes, number: int
+    stream: BinaryIO,
+    name: str,
+    columns: int,
+    wanted: set[str] | None,
+    first: bytes,
+    number: int,
+    most: int | None,
 ) -> dict[str, Vector]:
     if not 0 < columns <= MOST_COLUMNS:
         raise UserError(f"{name}, line {number}: expected a word and its vector.")
@@ -118,13 +134,15 @@ def _read_lines(
                 f"{name}, line {row}: expected a word and {columns} numbers, got {len(parts) - 1}."
             )
         word = parts[0].decode("utf-8", "replace")
-        if word not in wanted or word in found:
+        if (wanted is not None and word not in wanted) or word in found:
             continue
         try:
             vector = np.array(parts[1:], dtype=np.float32)
         except ValueError as error:
             raise UserError(f"{name}, line {row}: {error}.") from error
         found[word] = _finite(vector, f"{name}, line {row}")
+        if len(found) == most:
+            break
     return found
 
 
@@ -137,7 +155,7 @@ def _lines(stream: BinaryIO, first: bytes, columns: int) -> Iterator[bytes]:
 
 
 def _read_binary(
-    stream: BinaryIO, name: str, count: int, columns: int, wanted: set[str]
+    stream: BinaryIO, name: str, count: int, columns: int, wanted: set[str] | None, most: int | None
 ) -> dict[str, Vector]:
     found: dict[str, Vector] = {}
     for row in range(1, count + 1):
@@ -150,12 +168,16 @@ def _read_binary(
         if len(data) != 4 * columns:
             raise UserError(f"{name}: vector {row} of {count} is cut off.")
         text = word.lstrip(b"\n").decode("utf-8", "replace")
-        if text in wanted:
+        if wanted is None or text in wanted:
             found[text] = _finite(np.frombuffer(data, "<f4").astype(np.float32), f"{name}, vector {row}")
+        if len(found) == most:
+            break
     return found
 
 
-def _read_array(file: Path, name: str, wanted: set[str], words_path: str | None) -> dict[str, Vector]:
+def _read_array(
+    file: Path, name: str, wanted: set[str] | None, words_path: str | None, most: int | None
+) -> dict[str, Vector]:
     if words_path is None:
         raise UserError(f"{name} has no words; give their list, one a line, as model.vector_words=.")
     words = read_words(words_path, "model.vector_words")
@@ -170,8 +192,8 @@ def _read_array(file: Path, name: str, wanted: set[str], words_path: str | None)
         )
     return {
         word: _finite(np.array(matrix[row], dtype=np.float32), f"{name}, row {row + 1}")
-        for row, word in enumerate(words)
-        if word in wanted
+        for row, word in enumerate(words[:most])
+        if wanted is None or word in wanted
     }
 
 

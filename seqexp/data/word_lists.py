@@ -38,7 +38,7 @@ def read_analogies(path: str | None) -> dict[str, Questions]:
         UserError: a line has another form; the message names it.
     """
     found: dict[str, Questions] = {}
-    for file in _files(path, "analogies", "task.analogies"):
+    for file in _files(path, "analogies", "lists.analogies"):
         category = file.stem
         for number, line in enumerate(_lines(file), start=1):
             words = line.split()
@@ -64,7 +64,7 @@ def read_similarities(path: str | None) -> dict[str, Pairs]:
         UserError: a line has another form; the message names it.
     """
     found: dict[str, Pairs] = {}
-    for file in _files(path, "wordsim", "task.similarities"):
+    for file in _files(path, "wordsim", "lists.similarities"):
         pairs: Pairs = []
         for number, line in enumerate(_lines(file), start=1):
             cells = line.replace(",", " ").replace(";", " ").split()
@@ -80,6 +80,29 @@ def read_similarities(path: str | None) -> dict[str, Pairs]:
             pairs.append((cells[0], cells[1], score))
         if pairs:
             found[file.stem] = pairs
+    return found
+
+
+def read_outliers(path: str | None) -> dict[str, tuple[list[str], list[str]]]:
+    """Return groups of words and the words that do not belong to them, by the names of their files.
+
+    A file has the words of the group, one a line, an empty line, and the outliers (the form of the data set
+    8-8-8 of Camacho-Collados & Navigli 2016). Empty if there are none.
+
+    Raises:
+        UserError: a file has another form.
+    """
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for file in _files(path, "outliers", "lists.outliers"):
+        lines = [line.strip() for line in _lines(file)]
+        middle = lines.index("") if "" in lines else len(lines)
+        group, outliers = lines[:middle], [line for line in lines[middle:] if line]
+        if len(group) < 3 or not outliers:
+            raise UserError(
+                f"{as_utf8(file)}: expected at least three words of a group, one a line, an empty line, and "
+                "words that do not belong to it."
+            )
+        found[file.stem] = (group, outliers)
     return found
 
 

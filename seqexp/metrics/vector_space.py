@@ -102,6 +102,22 @@ class VectorSpace:
                 given.append(score)
         return cosines, given
 
+    def outliers(self, group: Sequence[str], outliers: Sequence[str]) -> list[bool]:
+        """Return of each known outlier whether it fits a group of words less than each of these fits.
+
+        A word fits as much as its mean cosine with the others (Camacho-Collados & Navigli 2016). Words of the
+        group that are not known are left out; if fewer than three are left, no outlier counts.
+        """
+        known = [number for word in group if (number := self.number(word)) is not None]
+        found = []
+        for word in outliers if len(known) >= 3 else ():
+            number = self.number(word)
+            if number is not None:
+                units = self.units[[*known, number]]
+                fits = (units @ units.T).sum(axis=1) - 1
+                found.append(bool(fits[-1] < fits[:-1].min()))
+        return found
+
     def _unit_of(self, word: str, more: Mapping[str, Floats]) -> Floats | None:
         number = self.number(word)
         if number is not None:

@@ -17,7 +17,7 @@ class GloVeConfig:
     Two words at distance d up to `window` in a document add 1 / d to their co-occurrence X. The squared error
     of log X weighs (X / `x_max`)^`alpha`, at most 1.
 
-    AdaGrad (``optimizer=adagrad``) takes one pair after the other: ``compiled`` by code that numba makes for
+    AdaGrad (``optimizer=glove``) takes one pair after the other: ``compiled`` by code that numba makes for
     the CPU, in `workers` threads (several write without locks, so that no run repeats), or ``plain`` by
     PyTorch in pieces of a few hundred pairs. ``auto`` is compiled where that can be had. Other optimizers see
     the gradient of the whole batch, as in every other task.
@@ -30,7 +30,7 @@ class GloVeConfig:
     name: str = "glove"
     n_embd: int = 100
     window: int = 10
-    x_max: float = 100.0
+    x_max: float = 10.0
     alpha: float = 0.75
     impl: str = "auto"
     workers: int = 1

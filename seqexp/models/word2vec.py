@@ -16,7 +16,8 @@ class Word2Vec(nn.Module):
     """Score outputs by vectors of context words.
 
     An example has the words of a context and several outputs: the word that stood in the context, and others.
-    Each word has two vectors, one as context (`embedding`, the word vector) and one as output.
+    Each word has two vectors, one as context (`embedding`, the word vector) and one as output. In
+    hierarchical softmax the outputs are the inner nodes of a tree, one fewer than words.
     """
 
     auto_precision = "fp32"

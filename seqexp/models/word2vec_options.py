@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from seqexp.config.checks import check_choice, check_range, check_rule
 
 ARCHITECTURES = ("skipgram", "cbow")
+LOSSES = ("negative", "hierarchical")
 IMPLEMENTATIONS = ("auto", "plain", "compiled")
 # The settings with which the vectors are updated by one example after the other.
 PLAIN_SGD: dict[str, Any] = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr_scale": {}}
@@ -19,8 +20,9 @@ class Word2VecConfig:
     The context of a word are the words on either side, as many as are drawn from 1 to `window` at each word.
     The vector of each word of the context (``skipgram``) or their mean (``cbow``) tells the word from
     `negative` others, drawn from the vocabulary with probability count^`exponent`, which all the context
-    shares. A word of frequency f is left out of the text with probability 1 - sqrt(`sample` / f) - `sample` /
-    f (0: none is).
+    shares. With `loss` ``hierarchical`` they tell the word by its path in a Huffman tree instead, whose
+    probabilities sum to one. A word of frequency f is left out of the text with probability
+    1 - sqrt(`sample` / f) - `sample` / f (0: none is).
 
     Gradient descent without momentum (``optimizer=word2vec``) takes one example after the other: ``compiled``
     by code that numba makes for the CPU, in `workers` threads (several write without locks, so that no run
@@ -30,12 +32,21 @@ class Word2VecConfig:
 
     KIND: ClassVar[str] = "word_vectors"
     # What the data reads (`data/contexts.py`), and what decides who updates the vectors.
-    OUTSIDE: ClassVar[tuple[str, ...]] = ("window", "negative", "exponent", "sample", "impl", "workers")
+    OUTSIDE: ClassVar[tuple[str, ...]] = (
+        "window",
+        "loss",
+        "negative",
+        "exponent",
+        "sample",
+        "impl",
+        "workers",
+    )
 
     name: str = "word2vec"
     n_embd: int = 100
     architecture: str = "skipgram"
     window: int = 5
+    loss: str = "negative"
     negative: int = 5
     exponent: float = 0.75
     sample: float = 1e-3
@@ -46,6 +57,7 @@ class Word2VecConfig:
         check_range("model.n_embd", self.n_embd, 1, 100_000)
         check_choice("model.architecture", self.architecture, ARCHITECTURES)
         check_range("model.window", self.window, 1, 1000)
+        check_choice("model.loss", self.loss, LOSSES)
         check_range("model.negative", self.negative, 1, 1000)
         check_range("model.exponent", self.exponent, -10, 10)
         check_range("model.sample", self.sample, 0, 1)
@@ -55,6 +67,15 @@ class Word2VecConfig:
             self.impl != "plain" or self.workers == 1,
             f"model.workers={self.workers} is for model.impl=compiled; PyTorch's are device.threads=.",
         )
+
+    def without_effect(self) -> list[str]:
+        """Return notes on settings that hierarchical softmax does not read."""
+        defaults = {"negative": Word2VecConfig.negative, "exponent": Word2VecConfig.exponent}
+        return [
+            f"model.{key}={getattr(self, key)} has no effect with model.loss=hierarchical"
+            for key, default in defaults.items()
+            if self.loss == "hierarchical" and getattr(self, key) != default
+        ]
 
     def check_together(self, config: Any) -> None:
         """Check that the compiled form, if it is asked for, can do what the other settings ask for."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from seqexp.config.exams import ExamsConfig
 from seqexp.config.run import GenerationConfig
+from seqexp.config.word_lists import WordListsConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
 from seqexp.data.preprocessor import Preprocessor
@@ -58,7 +59,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Options of an evaluation: the context of forward passes, the settings of generation, and the seed.
+    """Options of an evaluation: the context of forward passes, the settings of generation, seed, and lists.
 
     If `generation` is None, a task generates quickly, as at the validations of a training run.
     """
@@ -66,6 +67,7 @@ class EvalOptions:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     generation: GenerationConfig | None = None
     seed: int = 1
+    lists: WordListsConfig = field(default_factory=WordListsConfig)
 
 
 class Updater(Protocol):

@@ -1,10 +1,8 @@
 """Evaluate a model on the views of a data set, one row each."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
-from seqexp.config.run import GenerationConfig
 from seqexp.data.base import View
 from seqexp.tasks.base import EvalOptions, Evaluation, Row, Task
 
@@ -14,12 +12,9 @@ def evaluate_views(
     model: Any,
     views: Sequence[View],
     split: str,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    generation: GenerationConfig | None = None,
-    seed: int = 1,
+    options: EvalOptions,
 ) -> list[Row]:
     """Return one row per view, in order."""
-    options = EvalOptions(autocast, generation, seed)
     rows = []
     for view in views:
         found = task.evaluate(model, view.data, split, options)

@@ -1,6 +1,7 @@
 """Word embeddings: train vectors of words, and show what they know."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from seqexp.config.word_embeddings import WordEmbeddingsConfig
+from seqexp.config.word_lists import WordListsConfig
 from seqexp.data.base import Data
 from seqexp.data.batch import Batch
 from seqexp.data.contexts import ContextData
@@ -33,12 +35,17 @@ from seqexp.tasks.base import (
     Updater,
 )
 from seqexp.tasks.plain_vectors import PlainUpdates
-from seqexp.tasks.word_vector_report import add_report, report_tables
+from seqexp.tasks.word_vector_report import (
+    FIRST_RANK,
+    SHOWN_NEIGHBOURS,
+    add_report,
+    baseline_of,
+    neighbours,
+    report_tables,
+    shown_words,
+)
 
-# Words whose neighbours are shown at a validation and in a report; and these neighbours.
-SHOWN_WORDS, SHOWN_NEIGHBOURS = 8, 6
-# They are as frequent as these ranks: not the most frequent ones, which stand near everything.
-FIRST_RANK, RANK_FACTOR = 150, 1.6
+PERPLEXITY = MetricSpec("per pair", higher_is_better=False)
 
 
 class WordEmbeddings(Task):
@@ -82,18 +89,36 @@ class WordEmbeddings(Task):
     # Evaluation
 
     def evaluate(self, model: Any, data: Data, split: str, options: EvalOptions | None = None) -> Evaluation:
-        """Return the loss; with `options.generation` also analogies, similarities and neighbours."""
+        """Return the loss; with `options.generation` also analogies, similarities and neighbours.
+
+        With hierarchical softmax also the perplexity of a word given a word of its context, or all of it.
+        """
         options = options or EvalOptions()
         evaluation = super().evaluate(model, data, split, options)
+        if getattr(data, "options", None) and getattr(data.options, "loss", None) == "hierarchical":  # type: ignore[attr-defined]
+            loss = evaluation["loss"]
+            evaluation["perplexity"] = PERPLEXITY.of(math.exp(min(loss.value, 700)), loss.count)
         if options.generation is not None:
             assert isinstance(data, WordData)
             words, vectors = real_words(model, data.preprocessor)
             space = VectorSpace(words, vectors, options.generation.max_words)
-            add_report(evaluation, self.config, space, data, lambda found: oov_vectors(model, found))
-            evaluation.details["neighbours"] = {
-                word: neighbours(space, word, SHOWN_NEIGHBOURS) for word in _shown_words(space)
-            }
+            add_report(
+                evaluation,
+                self._lists(options),
+                space,
+                lambda found: oov_vectors(model, found),
+                lambda: baseline_of(space, data, evaluation) if self.config.baseline else None,
+            )
         return evaluation
+
+    def _lists(self, options: EvalOptions) -> WordListsConfig:
+        """Return the lists of an evaluation, those of the training in place of what it leaves out."""
+        given = options.lists
+        return WordListsConfig(
+            given.analogies or self.config.analogies,
+            given.similarities or self.config.similarities,
+            given.outliers,
+        )
 
     def tables(self, details: Mapping[str, Any]) -> list[Table]:
         """Return tables of analogies, similarities and neighbours."""
@@ -104,7 +129,7 @@ class WordEmbeddings(Task):
         space = VectorSpace(*real_words(model, data.preprocessor), options.generation.max_words)
         lines = [
             f"{word}: {', '.join(other for other, _ in neighbours(space, word, SHOWN_NEIGHBOURS))}"
-            for word in _shown_words(space)
+            for word in shown_words(space)
         ]
         return Sample("\n".join(lines))
 
@@ -237,20 +262,6 @@ def _scores(space: VectorSpace, one: Expression, vectors: Mapping[str, Floats], 
         total = total - vectors[word]
     found: Floats = space.units @ unit(total)
     return found
-
-
-def neighbours(space: VectorSpace, word: str, count: int) -> list[tuple[str, float]]:
-    """Return the words nearest to a word of the space, with their cosines."""
-    number = space.number(word)
-    assert number is not None
-    return space.nearest(space.units @ space.units[number], count, space.same(number))
-
-
-def _shown_words(space: VectorSpace) -> list[str]:
-    """Return words of the space of falling frequency, the same for the same vocabulary."""
-    usual = [word for word in space.words if word.isalpha() and len(word) > 3] or space.words
-    ranks = [int(FIRST_RANK * RANK_FACTOR**i) for i in range(SHOWN_WORDS)]
-    return list(dict.fromkeys(usual[min(rank, len(usual) - 1)] for rank in ranks))
 
 
 def words_of(preprocessor: Preprocessor) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from seqexp.config.word_embeddings import WordEmbeddingsConfig
+from seqexp.config.word_lists import WordListsConfig
 from seqexp.data.cooccurrences import BLOCK, Window, count_pairs, expected
 from seqexp.data.fitting import cached, encoding_key
 from seqexp.data.word_data import WordData
-from seqexp.data.word_lists import read_analogies, read_similarities
+from seqexp.data.word_lists import read_analogies, read_outliers, read_similarities
 from seqexp.files import atomic_path
 from seqexp.metrics.intervals import accuracy_interval
 from seqexp.metrics.metric import MetricSpec
@@ -24,6 +24,10 @@ from seqexp.tasks.base import Evaluation, Table
 FEWEST_QUESTIONS, FEWEST_PAIRS = 30, 5
 # In the key of cached baselines: raise it when they are computed in another way.
 BASELINE_VERSION = 1
+# Words whose neighbours are shown at a validation and in a report; and these neighbours.
+SHOWN_WORDS, SHOWN_NEIGHBOURS = 8, 6
+# They are as frequent as these ranks: not the most frequent ones, which stand near everything.
+FIRST_RANK, RANK_FACTOR = 150, 1.6
 SHARE = MetricSpec("share of covered questions", higher_is_better=True)
 CORRELATION = MetricSpec("Spearman's rank correlation", higher_is_better=True)
 
@@ -32,27 +36,29 @@ MakeVectors = Callable[[Sequence[str]], Mapping[str, Floats]]
 
 def add_report(
     evaluation: Evaluation,
-    config: WordEmbeddingsConfig,
+    lists: WordListsConfig,
     space: VectorSpace,
-    data: WordData,
     make_vectors: MakeVectors,
+    find_baseline: Callable[[], VectorSpace | None] = lambda: None,
 ) -> None:
-    """Add analogies and similarities to an evaluation, and those of the baseline.
+    """Add analogies, similarities, outliers and neighbours to an evaluation, and the scores of a baseline.
 
-    `make_vectors` makes vectors of words outside the vocabulary, where the model can.
+    `make_vectors` makes vectors of words outside the vocabulary, where the model can. `find_baseline` is
+    called if there are lists.
     """
-    analogies, similarities = read_analogies(config.analogies), read_similarities(config.similarities)
+    analogies, similarities = read_analogies(lists.analogies), read_similarities(lists.similarities)
+    outliers = read_outliers(lists.outliers)
     if not analogies:
         evaluation.notes.append(
-            "no analogies: give task.analogies=<file>, or put questions-words.txt into "
+            "no analogies: give lists.analogies=<file>, or put questions-words.txt into "
             "$SEQEXP_DATA/analogies/ or data/analogies/"
         )
     if not similarities:
         evaluation.notes.append(
-            "no similarities: give task.similarities=<file or folder>, or put lists into "
+            "no similarities: give lists.similarities=<file or folder>, or put lists into "
             "$SEQEXP_DATA/wordsim/ or data/wordsim/"
         )
-    baseline = _baseline(config, space, data, evaluation) if analogies or similarities else None
+    baseline = find_baseline() if analogies or similarities or outliers else None
     evaluation.details["vocabulary"] = len(space.words)
     if analogies:
         evaluation.details["analogies"] = _analogies(evaluation, analogies, space, baseline)
@@ -60,6 +66,46 @@ def add_report(
         evaluation.details["similarities"] = _similarities(
             evaluation, similarities, space, baseline, make_vectors
         )
+    if outliers:
+        evaluation.details["outliers"] = _outliers(evaluation, outliers, space, baseline)
+    evaluation.details["neighbours"] = {
+        word: neighbours(space, word, SHOWN_NEIGHBOURS) for word in shown_words(space)
+    }
+
+
+def neighbours(space: VectorSpace, word: str, count: int) -> list[tuple[str, float]]:
+    """Return the words nearest to a word of the space, with their cosines."""
+    number = space.number(word)
+    assert number is not None
+    return space.nearest(space.units @ space.units[number], count, space.same(number))
+
+
+def shown_words(space: VectorSpace) -> list[str]:
+    """Return words of the space of falling frequency, the same for the same vocabulary."""
+    usual = [word for word in space.words if word.isalpha() and len(word) > 3] or space.words
+    ranks = [int(FIRST_RANK * RANK_FACTOR**i) for i in range(SHOWN_WORDS)]
+    return list(dict.fromkeys(usual[min(rank, len(usual) - 1)] for rank in ranks))
+
+
+def _outliers(
+    evaluation: Evaluation,
+    lists: Mapping[str, tuple[list[str], list[str]]],
+    space: VectorSpace,
+    baseline: VectorSpace | None,
+) -> dict[str, Any]:
+    """Return how often the word that does not belong to a group fits it least, by group and in all."""
+    rows: list[dict[str, Any]] = []
+    for name, (group, outliers) in lists.items():
+        found = space.outliers(group, outliers)
+        others = baseline.outliers(group, outliers) if baseline else []
+        rows.append({"group": name, "questions": len(outliers), "found": found, "ppmi": others})
+    total = [one for row in rows for one in row["found"]]
+    if total:
+        n = len(total)
+        groups = np.array([i for i, row in enumerate(rows) for _ in row["found"]])
+        interval = accuracy_interval(np.array(total, dtype=np.float64), groups)
+        evaluation["outliers"] = SHARE.of(float(np.mean(total)), n, interval)
+    return {"groups": rows}
 
 
 def _analogies(
@@ -134,12 +180,8 @@ def _similarities(
     return rows
 
 
-def _baseline(
-    config: WordEmbeddingsConfig, space: VectorSpace, data: WordData, evaluation: Evaluation
-) -> VectorSpace | None:
+def baseline_of(space: VectorSpace, data: WordData, evaluation: Evaluation) -> VectorSpace | None:
     """Return vectors of the same words by PPMI and SVD of the training split, with the same window."""
-    if not config.baseline:
-        return None
     if "train" not in data.splits:
         evaluation.notes.append("no baseline: the training text is not at hand")
         return None
@@ -196,11 +238,26 @@ def report_tables(details: Mapping[str, Any]) -> list[Table]:
         columns += ["with unknown words", "covered"] if made else []
         rows = [_similarity_row(row, made) for row in similarities]
         tables.append(Table(f"similarities {among}", columns, rows))
-    neighbours = details.get("neighbours")
-    if neighbours:
+    outliers = details.get("outliers")
+    if outliers:
+        cells = [
+            (
+                row["group"], str(row["questions"]), str(len(row["found"])), str(sum(row["found"])),
+                str(sum(row["ppmi"])) if row["ppmi"] else "",
+            )
+            for row in outliers["groups"]
+        ]  # fmt: skip
+        caption = "an outlier is found if it fits the words of its group less than each of them does"
+        tables.append(
+            Table(
+                f"outliers {among}", ("group", "outliers", "covered", "found", "PPMI + SVD"), cells, caption
+            )
+        )
+    nearest = details.get("neighbours")
+    if nearest:
         rows = [
             (word, ", ".join(f"{other} {cosine:.2f}" for other, cosine in found))
-            for word, found in neighbours.items()
+            for word, found in nearest.items()
         ]
         tables.append(Table("neighbours", ("word", "nearest words and their cosines"), rows))
     return tables
