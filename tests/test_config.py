@@ -38,7 +38,7 @@ OPTIONS = sorted(
 def composed(*words: str, command: str = "train") -> Any:
     """The checked dataclass of a command line, by Hydra's public way."""
     register_schemas()
-    OmegaConf.register_new_resolver("run_name", lambda run: "of_a_run", replace=True)
+    OmegaConf.register_new_resolver("run_name", lambda *words: "of_a_run", replace=True)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_typed(compose(command, overrides=list(words)))

@@ -1,6 +1,7 @@
 """Word embeddings from the command line: train, eval, generate, export, and vectors for another model."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conftest import Ran
 from test_word2vec import make_topics
 
 from seqexp.data.vectors import read_vectors
+from seqexp.tasks.word_maps import project
 
 Main = Callable[..., Ran]
 
@@ -148,6 +150,42 @@ def test_vectors_go_out_and_in(there: Path, run_main: Main) -> None:
     assert (ran.code, "has no word vectors; one of task=word_embeddings has" in ran.err) == (2, True), ran.err
     ran = run_main("export", f"run={other}", "output=v.txt")
     assert (ran.code, "has nothing to export" in ran.err) == (2, True), ran.err
+
+
+def test_maps_of_words(there: Path, run_main: Main) -> None:
+    """Pictures are what they say; the page shows each word once and asks nothing of a network."""
+    (run,) = Path("outputs/train").glob("word2vec_text/*")
+    begins = {"map.png": b"\x89PNG", "map.svg": b"<?xml", "map.html": b"<!doctype html>"}
+    for name, first in begins.items():
+        projection = "pca" if name == "map.png" else "tsne"
+        ran = run_main("export", f"run={run}", f"output={name}", "count=20", f"projection={projection}")
+        assert ran.code == 0, ran.err
+        assert Path(name).read_bytes().startswith(first)
+    page = Path("map.html").read_text()
+    points = json.loads(re.search(r"const points = (.*);", page)[1])  # type: ignore[index]
+    assert len({point["w"] for point in points}) == len(points) == 20
+    assert not re.search(r"(src|href)=|@import|url\(", page)
+    ran = run_main("export", f"run={run}", "output=shown", "format=projector", "words=[a1,b1,x]")
+    assert ran.code == 0, ran.err
+    assert Path("shown/metadata.tsv").read_text().split() == ["a1", "b1", "x"]
+    rows = [line.split("\t") for line in Path("shown/tensors.tsv").read_text().splitlines()]
+    assert [len(row) for row in rows] == [8, 8, 8]
+    assert (run_main("export", f"run={run}", "output=v.txt")).code == 0
+    np.testing.assert_allclose(np.array(rows[0], float), read_vectors("v.txt", {"a1"})["a1"], rtol=1e-4)
+    for words, message in (
+        (("output=map.png", "words=[a1,nowhere,x]"), "'nowhere' is not in the vocabulary"),
+        (("output=map.png", "words=[a1,x]"), "a map of 2 words says nothing"),
+        (("output=map.png", "projection=umap"), "projection=umap"),
+    ):
+        ran = run_main("export", f"run={run}", *words)
+        assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+
+
+def test_principal_components_are_those_of_the_svd() -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    left, values, _ = np.linalg.svd(units - units.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(project(vectors, "pca", 1)), np.abs(left * values)[:, :2], atol=1e-5)
 
 
 def test_vectors_of_a_file_are_judged_as_those_of_a_run(there: Path, run_main: Main) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from seqexp import registry
 from seqexp.config.paths import conf_dir
-from seqexp.config.root import EvalConfig, GenerateConfig, TrainConfig
+from seqexp.config.root import EvalConfig, ExportConfig, GenerateConfig, TrainConfig
 from seqexp.tracking.catalog import flatten
 
 Main = Callable[..., Ran]
@@ -26,7 +26,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-COMMANDS = {"train": TrainConfig, "eval": EvalConfig, "generate": GenerateConfig}
+COMMANDS = {"train": TrainConfig, "eval": EvalConfig, "generate": GenerateConfig, "export": ExportConfig}
 
 
 def options() -> dict[str, list[str]]:
@@ -139,7 +139,7 @@ def overrides(draw: st.DrawFn, command: str) -> str:
 @st.composite
 def lines(draw: st.DrawFn) -> list[str]:
     """A command and up to four words, in a tenth of the lines for a sweep."""
-    command = draw(st.sampled_from(["train", "train", "train", "eval", "generate"]))
+    command = draw(st.sampled_from(["train", "train", "train", "eval", "generate", "export"]))
     flags = draw(st.sampled_from([[]] * 9 + [["-m"]]))
     return [command, *flags, *draw(st.lists(overrides(command), min_size=1, max_size=4))]
 
@@ -157,12 +157,14 @@ def test_the_keys_are_those_of_the_commands() -> None:
 def only_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands compose and check their configuration; the work itself is left out."""
     import seqexp.commands.eval
+    import seqexp.commands.export
     import seqexp.commands.generate
     import seqexp.commands.train
 
     monkeypatch.setattr(seqexp.commands.train, "train", lambda config, job=None: None)
     monkeypatch.setattr(seqexp.commands.eval, "evaluate", lambda config: None)
     monkeypatch.setattr(seqexp.commands.generate, "generate", lambda config: None)
+    monkeypatch.setattr(seqexp.commands.export, "export", lambda config: None)
 
 
 @pytest.fixture

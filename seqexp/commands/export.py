@@ -26,10 +26,10 @@ def export(config: ExportConfig) -> list[str]:
     target = user_path(config.output)
     if not target.parent.is_dir():
         raise UserError(f"output={as_utf8(target)}: no folder {as_utf8(target.parent)}; make it first.")
-    if target.is_dir():
+    if target.is_dir() and config.format != "projector":
         raise UserError(f"output={as_utf8(target)} is a folder; name a file.")
     trained = load_trained_run(find_run(config.run), config.checkpoint, config.device)
-    files = build_task(trained.config.task).export(trained.model, trained.preprocessor, target, config.format)
+    files = build_task(trained.config.task).export(trained.model, trained.preprocessor, target, config)
     for file in files:
         print(f"wrote {as_utf8(file)} ({file.stat().st_size:,} bytes), step {trained.step}", file=sys.stderr)
     return [str(file) for file in files]

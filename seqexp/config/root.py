@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqexp import registry
-from seqexp.config.checks import check_rule
+from seqexp.config.checks import check_choice, check_range, check_rule
 from seqexp.config.data import OtherDataConfig
 from seqexp.config.exams import ExamsConfig
 from seqexp.config.run import DeviceConfig, GenerationConfig, TrainerConfig
@@ -279,11 +279,15 @@ class GenerateConfig:
 class ExportConfig:
     """The configuration of `export`: write the model of `run` for other programs to `output`.
 
-    `format` null: the ending of `output` decides.
+    `format` null: the ending of `output` decides. Maps of words (pictures, a page, a projector) show `words`,
+    or the `count` most frequent; `projection` is how they get two dimensions: ``tsne`` or ``pca``.
     """
 
     output: str = MISSING
     format: str | None = None
+    words: list[str] = field(default_factory=list)
+    count: int = 500
+    projection: str = "tsne"
     run: str = "latest"
     checkpoint: str = "best"
     device: DeviceConfig = field(default_factory=DeviceConfig)
@@ -293,6 +297,8 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_common(self.seed, self.name)
+        check_range("count", self.count, 3, 1_000_000)
+        check_choice("projection", self.projection, ("tsne", "pca"))
 
 
 def to_typed(cfg: DictConfig) -> Any:

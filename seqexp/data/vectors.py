@@ -38,7 +38,7 @@ def write_vectors(target: Path, words: Sequence[str], vectors: Vector, form: str
     if form not in FORMATS:
         raise UserError(
             f"format={form}: vectors are written as {', '.join(FORMATS)}; or end the name of the file in "
-            f"{', '.join(ENDINGS)}."
+            f"{', '.join(ENDINGS)}. A map of words ends in .png, .svg or .html, or has format=projector."
         )
     spaced = next((word for word in words if not word or word.split() != [word]), None)
     if spaced is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seqexp.config.exams import ExamsConfig
+from seqexp.config.root import ExportConfig
 from seqexp.config.run import GenerationConfig
 from seqexp.config.word_lists import WordListsConfig
 from seqexp.data.base import Data
@@ -274,14 +275,14 @@ class Task(ABC):
         raise UserError("a run of this task has no word vectors; one of task=word_embeddings has.")
 
     def export(
-        self, model: Any, preprocessor: Preprocessor, target: "Path", form: str | None
+        self, model: Any, preprocessor: Preprocessor, target: "Path", options: ExportConfig
     ) -> "list[Path]":
-        """Write a trained model for other programs; return the files. Without `form` the file's name decides.
+        """Write a trained model for other programs; return the files.
 
         Raises:
             UserError: the task has nothing to export, or not in this form.
         """
-        del model, preprocessor, target, form
+        del model, preprocessor, target, options
         raise UserError("a run of this task has nothing to export; one of task=word_embeddings has vectors.")
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
+from seqexp.config.root import ExportConfig
 from seqexp.config.word_embeddings import WordEmbeddingsConfig
 from seqexp.config.word_lists import WordListsConfig
 from seqexp.data.base import Data
@@ -35,6 +36,7 @@ from seqexp.tasks.base import (
     Updater,
 )
 from seqexp.tasks.plain_vectors import PlainUpdates
+from seqexp.tasks.word_maps import PICTURES, write_map, write_projector
 from seqexp.tasks.word_vector_report import (
     FIRST_RANK,
     SHOWN_NEIGHBOURS,
@@ -133,9 +135,23 @@ class WordEmbeddings(Task):
         ]
         return Sample("\n".join(lines))
 
-    def export(self, model: Any, preprocessor: Preprocessor, target: Path, form: str | None) -> list[Path]:
-        """Write the vectors of all words, from the most frequent on (`data.vectors.write_vectors`)."""
-        return write_vectors(target, *real_words(model, preprocessor), form)
+    def export(
+        self, model: Any, preprocessor: Preprocessor, target: Path, options: ExportConfig
+    ) -> list[Path]:
+        """Write the vectors of all words, from the most frequent on, or a map of some words."""
+        words, vectors = real_words(model, preprocessor)
+        if options.format != "projector" and target.suffix not in PICTURES:
+            return write_vectors(target, words, vectors, options.format)
+        if options.words:
+            found = self.word_vectors(model, preprocessor, options.words)
+            unknown = [word for word in options.words if word not in found]
+            if unknown:
+                raise UserError(f"words={unknown[0]}: {unknown[0]!r} is not in the vocabulary.")
+            words, vectors = list(found), np.stack([found[word] for word in found])
+        words, vectors = words[: options.count], vectors[: options.count]
+        if options.format == "projector":
+            return write_projector(target, words, vectors)
+        return write_map(target, words, vectors, options.projection, options.seed)
 
     # Prediction
 
