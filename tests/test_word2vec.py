@@ -1,6 +1,7 @@
 """Word vectors: updates against formulas, compiled ones against PyTorch, examples against brute force."""
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from seqexp.models.word2vec import Word2Vec
 from seqexp.models.word2vec_options import FastTextConfig, Word2VecConfig
 from seqexp.tasks.plain_vectors import PlainUpdates
 from seqexp.tasks.word_embeddings import WordEmbeddings
-from seqexp.tokenizers.bare_word import BareWordTokenizer, bare_words
+from seqexp.tokenizers.bare_word import BareWordTokenizer, bare_words, phrase_scores
 from seqexp.tokenizers.ngrams import fnv1a, ngrams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -220,6 +221,31 @@ def test_bare_words() -> None:
     assert fitted.encode("A c B").tolist() == [2, 1, 3]
     assert BareWordTokenizer.from_state(fitted.state()).encode("b").tolist() == [3]
     assert fitted.offsets("A, c") == [(0, 1), (3, 4)]
+
+
+def test_phrases_are_those_of_brute_force() -> None:
+    """The published score of all neighbours, counted by hand; phrases are merged from the left."""
+    draw = np.random.default_rng(7)
+    texts = [
+        " ".join(draw.choice(list("aabbcdefgh"), 60)) + " New York, new York! in Old York" for _ in range(20)
+    ]
+    words, pairs = Counter[str](), Counter[tuple[str, str]]()
+    for text in texts:
+        words.update(bare_words(text))
+        pairs.update(itertools.pairwise(bare_words(text)))
+    total = sum(words.values())
+    wanted = {(a, b): (n - 5) * total / (words[a] * words[b]) for (a, b), n in pairs.items() if n > 5}
+    assert phrase_scores(texts, 5) == pytest.approx(wanted)
+    fitted = BareWordTokenizer.fit(BareWordConfig(min_count=5, phrases=15), texts)
+    # old_york has a high score too; where it stands, in_old was merged before.
+    assert {word for word in fitted.words if "_" in word} == {"new_york", "in_old"}
+    assert min(wanted["new", "york"], wanted["in", "old"], wanted["old", "york"]) > 15
+    text = "a new York new in, Old York"
+    assert fitted.pieces(text) == ["a", "new_york", "new", "in_old", "york"]
+    assert [text[i:j] for i, j in fitted.offsets(text) or ()] == ["a", "new York", "new", "in, Old", "York"]
+    again = BareWordTokenizer.from_state(fitted.state())
+    assert again.encode(text).tolist() == fitted.encode(text).tolist()
+    assert 1 not in fitted.encode(text)
 
 
 def test_contexts_are_those_of_brute_force(letters: Path) -> None:

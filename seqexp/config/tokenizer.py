@@ -50,12 +50,21 @@ class WordConfig:
 
 @dataclass
 class BareWordConfig(WordConfig):
-    """Lower-case words without the signs between them. `LOSSY`: a text does not come back from its tokens."""
+    """Lower-case words without the signs between them. `LOSSY`: a text does not come back from its tokens.
 
+    Two words whose score (Mikolov et al. 2013b, eq. 6) is above `phrases` are one token; 0: none are.
+    """
+
+    ADDED: ClassVar = {"phrases": 0.0}
     LOSSY: ClassVar[bool] = True
 
     name: str = "bare_word"
     min_count: int = 5
+    phrases: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("tokenizer.phrases", self.phrases, 0)
 
 
 @dataclass
