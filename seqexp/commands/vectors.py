@@ -74,9 +74,15 @@ def _vectors(path: str, wanted: set[str], words_path: str | None) -> tuple[dict[
 
     from seqexp.commands.build import build_task, load_trained_run
     from seqexp.config.run import DeviceConfig
-    from seqexp.tracking.run_folder import find_run
+    from seqexp.tracking.run_folder import RunFolder, find_run
 
-    run = find_run(path, key="model.vectors")
+    def has_vectors(run: RunFolder) -> bool:
+        try:
+            return bool(getattr(run.read_config().task, "VECTORS", False))
+        except UserError:
+            return False
+
+    run = find_run(path, "model.vectors", has_vectors, "run of word vectors")
     trained = load_trained_run(run, "best", DeviceConfig(name="cpu", threads=torch.get_num_threads()))
     task = build_task(trained.config.task)
     try:

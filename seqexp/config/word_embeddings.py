@@ -16,6 +16,8 @@ class WordEmbeddingsConfig:
 
     READS: ClassVar[tuple[str, ...]] = ("text",)
     ACCEPTS: ClassVar[tuple[str, ...]] = ("word_vectors",)
+    # Other models may begin with the vectors of such a run (`model.vectors=latest`).
+    VECTORS: ClassVar[bool] = True
     GENERATION: ClassVar[tuple[str, ...]] = ("neighbours", "max_words", "analogy")
 
     name: str = "word_embeddings"

@@ -6,7 +6,7 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -200,8 +200,12 @@ def _started(path: Path) -> str:
     return str(read_json(path / "status.json").get("started", ""))
 
 
-def find_run(run: str, key: str = "run") -> RunFolder:
+def find_run(
+    run: str, key: str = "run", fits: Callable[[RunFolder], bool] | None = None, kind: str = "training run"
+) -> RunFolder:
     """Return the training run that `run` names: a folder, or ``latest``.
+
+    The latest is the one that started last of those that fit, which a message calls `kind`.
 
     Raises:
         UserError: the folder does not exist, or is not a training run with a checkpoint.
@@ -209,9 +213,10 @@ def find_run(run: str, key: str = "run") -> RunFolder:
     if run == "latest":
         folders = [*OUTPUTS.glob("train/*/*"), *OUTPUTS.glob("sweeps/*/*")]
         runs = [folder for folder in folders if RunFolder(folder).has_checkpoint()]
+        runs = [folder for folder in runs if fits is None or fits(RunFolder(folder))]
         if not runs:
             raise UserError(
-                f"{key}=latest: there is no training run with a checkpoint under {OUTPUTS.absolute()}. "
+                f"{key}=latest: there is no {kind} with a checkpoint under {OUTPUTS.absolute()}. "
                 "Train one with `seqexp train`, or go to the folder where you did."
             )
         return RunFolder(max(runs, key=_started))
