@@ -610,6 +610,7 @@ BERT_SIZES = ("tiny", "mini", "small", "medium", "base", "lab3_small", "modern")
                 "model=gru",
                 "model=nmt",
                 "model=transformer",
+                "model=transformer_encoder",
                 "model=birnn",
                 "model=textcnn",
                 "model=fasttext_bag",
