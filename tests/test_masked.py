@@ -339,14 +339,14 @@ def test_the_generators_samples_and_both_losses() -> None:
     tensors = {"tokens": tokens, "positions": positions, "targets": targets, "uniform": uniform}
     batch = Batch(tensors, np.array([2, 1]), {"tokens": lengths})
     found = model.replace(tokens, lengths, positions, uniform)
-    p = model.generator(tokens, lengths).softmax(dim=2)
+    p = model.generator(tokens, lengths).softmax(dim=2).detach()
     filled = tokens.clone()
     for b, t, u in ((0, 2, 0.3), (0, 4, 0.9), (1, 1, 0.5)):
         filled[b, t] = next(v for v in range(V) if p[b, t, : v + 1].sum() > u)
     assert torch.equal(found.tokens, filled)
     original = tokens.clone()
     original[0, 2], original[0, 4], original[1, 1] = 8, 5, 7
-    logits = model(filled, lengths)[:, :, 0].sigmoid()
+    logits = model(filled, lengths)[:, :, 0].sigmoid().detach()
     expected, reported = 0.0, 0.0
     for b, n in ((0, 4), (1, 2)):
         bce = [-math.log(logits[b, t] if filled[b, t] != original[b, t] else 1 - logits[b, t])
