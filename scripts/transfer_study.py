@@ -109,7 +109,7 @@ def newest(folder: Path, name: str) -> Path:
     """Return the newest run of this name.
 
     Raises:
-        IndexError: there is none.
+        IndexError: there is no run of this name.
     """
     return sorted((folder / "outputs/train" / name).glob("*"))[-1]
 

@@ -156,7 +156,10 @@ def test_vectors_go_out_and_in(there: Path, run_main: Main) -> None:
     manifest = json.loads(next(Path("outputs/train/latest").glob("*/manifest.json")).read_text())
     assert Path(manifest["vectors"]["run"]).samefile(run)
     ran = run_main("train", "data=opinions", "model=textcnn", f"model.vectors={other}", "device.threads=1")
-    assert (ran.code, "has no word vectors; one of task=word_embeddings has" in ran.err) == (2, True), ran.err
+    assert (ran.code, "has no word vectors; give a run of word embeddings, or a file" in ran.err) == (
+        2,
+        True,
+    ), ran.err
     ran = run_main("export", f"run={other}", "output=v.txt")
     assert (ran.code, "has nothing to export" in ran.err) == (2, True), ran.err
 

@@ -1,4 +1,4 @@
-"""Scored words on a terminal: in colour, or where there is none with numbers behind them."""
+"""Scored words on a terminal: in colour, or with numbers behind them if it has no colours."""
 
 from typing import TYPE_CHECKING
 

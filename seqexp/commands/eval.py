@@ -54,10 +54,9 @@ def evaluate(config: EvalConfig) -> dict[str, float]:
     """
     if config.vectors is not None:
         from seqexp.commands.eval_vectors import evaluate_vectors
-        from seqexp.tasks.word_vector_report import report_tables
 
-        judged = evaluate_vectors(config)
-        _show(judged, report_tables(judged))
+        judged, tables = evaluate_vectors(config)
+        _show(judged, tables)
         return {name: metric["value"] for name, metric in judged["details"].items()}
     from seqexp.commands.build import build_task, load_trained_run, with_ensemble
     from seqexp.exams.runner import ExamRunner

@@ -3,16 +3,19 @@
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqexp.config.root import EvalConfig, to_plain
 from seqexp.errors import UserError
 from seqexp.files import number as finite
 from seqexp.files import user_path
 
+if TYPE_CHECKING:
+    from seqexp.tasks.base import Table
 
-def evaluate_vectors(config: EvalConfig) -> dict[str, Any]:
-    """Evaluate the vectors of a file, write ``result.json``, and return it.
+
+def evaluate_vectors(config: EvalConfig) -> "tuple[dict[str, Any], list[Table]]":
+    """Evaluate the vectors of a file, write ``result.json``, and return it with its tables.
 
     Raises:
         UserError: the file or a list cannot be read, or the file has no vectors.
@@ -50,6 +53,7 @@ def evaluate_vectors(config: EvalConfig) -> dict[str, Any]:
         source = {"path": str(file.absolute()), "sha256": sha256, "words": len(space.words)}
         folder.write_config(to_plain(config))
         folder.write_manifest({"command": "eval", **environment(), "vectors": source})
+        tables = report_tables(evaluation.details)
         details = {name: metric.to_plain() for name, metric in evaluation.items()}
         result: dict[str, Any] = {
             "command": "eval",
@@ -59,10 +63,10 @@ def evaluate_vectors(config: EvalConfig) -> dict[str, Any]:
             "details": details,
             "rows": [{"metrics": details}],
             **evaluation.details,
-            "tables": [asdict(table) for table in report_tables(evaluation.details)],
+            "tables": [asdict(table) for table in tables],
             "notes": evaluation.notes,
             "skipped": [],
             "stand_in": None,
         }
         folder.write_result(result)
-    return result
+    return result, tables

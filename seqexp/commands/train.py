@@ -177,7 +177,7 @@ def _train_in(run: "RunFolder", config: TrainConfig, job: SweepJob | None) -> st
     frozen = freeze(model, config.trainer.freeze)
     if getattr(config.model, "lora", None) and config.model.lora.rank:
         given = initialised or run.manifest()["init_from"]
-        frozen += freeze_given(model, [*given["new"], *given["other_shape"]])
+        frozen = freeze_given(model, [*given["new"], *given["other_shape"]])
     if frozen:
         parameters["trained"] = parameter_report(model)["total"]
     forward, compiled = _compile(config, model, task, data, device, parameters["total"])

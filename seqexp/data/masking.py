@@ -69,7 +69,7 @@ class Masking:
     def apply(
         self, tokens: Ids, vocabulary: Vocabulary, width: int, draw: np.random.Generator
     ) -> tuple[Ids, Ids, Ids]:
-        """Mask tokens (B, T), of which `width` in a row may be masked.
+        """Mask tokens (B, T) of windows with at most `width` tokens that may be masked.
 
         Returns:
             The tokens that the model sees (B, T); the masked positions (B, K) in ascending order, and their

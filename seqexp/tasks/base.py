@@ -272,7 +272,7 @@ class Task(ABC):
             UserError: the models of this task have no word vectors.
         """
         del model, preprocessor, words
-        raise UserError("a run of this task has no word vectors; one of task=word_embeddings has.")
+        raise UserError("a run of this task has no word vectors; give a run of word embeddings, or a file.")
 
     def export(
         self, model: Any, preprocessor: Preprocessor, target: "Path", options: ExportConfig
@@ -283,7 +283,7 @@ class Task(ABC):
             UserError: the task has nothing to export, or not in this form.
         """
         del model, preprocessor, target, options
-        raise UserError("a run of this task has nothing to export; one of task=word_embeddings has vectors.")
+        raise UserError("a run of this task has nothing to export.")
 
     @abstractmethod
     def predict(
@@ -355,8 +355,13 @@ class Task(ABC):
         autocast: Callable[[], AbstractContextManager[Any]],
         exams: ExamsConfig,
     ) -> Scorer:
-        """Return what scores the texts of exams, for tasks that declare `EXAMS`."""
-        raise NotImplementedError
+        """Return what scores the texts of exams, for tasks that declare `EXAMS`.
+
+        Raises:
+            UserError: the task has no exams.
+        """
+        del model, preprocessor, autocast, exams
+        raise UserError("exams= is not available for the task of this run; leave it out.")
 
     def combine(self, models: list[Any]) -> Any:
         """Return one model that combines the predictions of several.

@@ -80,10 +80,8 @@ def merge_lora(state: Mapping[str, Tensor], config: LoRAConfig) -> dict[str, Ten
 
 
 def freeze_given(model: nn.Module, new: list[str]) -> list[str]:
-    """Freeze all parameters but the updates and those named in `new`; return the names of the frozen ones."""
-    frozen = []
+    """Freeze all parameters but the updates and those named in `new`; return the names of all frozen ones."""
     for name, parameter in model.named_parameters():
         if UPDATE not in name and name.replace(OWN, "weight") not in new:
             parameter.requires_grad_(False)
-            frozen.append(name)
-    return frozen
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
